@@ -1,0 +1,3 @@
+//! Builds the loader stub.
+
+fn main() {}

@@ -1,0 +1,95 @@
+//! An image in an ordinary file: works everywhere, unprivileged, and runs from the page cache.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::ReadAt;
+use crate::error::{Error, Result};
+
+/// What tells whether a file is still the one that was planned with: `(st_dev, st_ino, st_size, st_ctime)`.
+///
+/// The ctime changes with every write and cannot be set back, so equal identities mean equal bytes as far as
+/// stat(2) can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileIdentity {
+    /// Device of the filesystem.
+    pub dev: u64,
+    /// Inode on it.
+    pub ino: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Last change, seconds.
+    pub ctime_s: i64,
+    /// Last change, nanoseconds within the second.
+    pub ctime_ns: i64,
+}
+
+/// An image file, opened read-only.
+#[derive(Debug)]
+pub struct FileBacking {
+    file: File,
+    path: PathBuf,
+    identity: FileIdentity,
+}
+
+impl FileBacking {
+    /// Opens the image file at `path`, which is kept as an absolute path.
+    ///
+    /// # Errors
+    /// If it cannot be opened or is neither a regular file nor a block device.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fail = |what: &str, err: io::Error| {
+            Error::failed(format!("{}: {what}: {err}", path.display()))
+        };
+        let absolute = std::path::absolute(path).map_err(|err| fail("absolute path", err))?;
+        let file = File::open(path).map_err(|err| fail("open", err))?;
+        let stat = file.metadata().map_err(|err| fail("fstat", err))?;
+        if !stat.is_file() {
+            return Err(Error::failed(format!(
+                "{}: not a regular file; name an image file that `xip-image build` or mkfs.cramfs made",
+                path.display()
+            )));
+        }
+        let identity = FileIdentity {
+            dev: stat.dev(),
+            ino: stat.ino(),
+            size: stat.size(),
+            ctime_s: stat.ctime(),
+            ctime_ns: stat.ctime_nsec(),
+        };
+        Ok(Self {
+            file,
+            path: absolute,
+            identity,
+        })
+    }
+
+    /// The absolute path it was opened by, symbolic links kept.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it was when it was opened.
+    pub fn identity(&self) -> FileIdentity {
+        self.identity
+    }
+}
+
+impl AsFd for FileBacking {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl ReadAt for FileBacking {
+    fn len_bytes(&self) -> u64 {
+        self.identity.size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, at)
+    }
+}

@@ -1,0 +1,3 @@
+//! Builds and inspects cramfs images.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Measures what runs from flash.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Launches a program in place from a cramfs image.
+
+fn main() {}

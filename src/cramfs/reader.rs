@@ -1,0 +1,672 @@
+//! Reads an image: superblock, directories, paths, block pointers, file contents.
+//!
+//! Everything in an image is hostile. Nothing here indexes or wraps; every allocation is bounded by the bytes that
+//! really are in the image, not by what a header claims; every error names the inode and the offset. [`Image::open`]
+//! accepts whatever can be looked at; [`Image::require_runnable`] is the narrow gate for what Linux would mount.
+
+use std::sync::Arc;
+
+use super::format::{
+    self, BlockPointer, Endian, INODE_BYTES, PointerTarget, RawInode, RawSuper, SUPER_BYTES,
+    SUPER_CRC_OFFSET, SUPER_OFFSETS, flags,
+};
+use crate::backing::ReadAt;
+use crate::error::{Error, Kind, Result};
+use crate::units::{BLOCK_BYTES, ImageOffset};
+
+/// Most symbolic links that a path may go through: path_resolution(7), `MAXSYMLINKS`.
+const MAX_SYMLINKS: usize = 40;
+/// Longest symbolic link target in bytes: `PATH_MAX` less its NUL.
+const MAX_LINK_BYTES: u64 = 4095;
+
+/// What an inode is, from its `st_mode`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InodeKind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link.
+    Symlink,
+    /// Character device.
+    CharDevice,
+    /// Block device.
+    BlockDevice,
+    /// Named pipe.
+    Fifo,
+    /// Socket.
+    Socket,
+    /// None that Linux knows.
+    Unknown,
+}
+
+impl InodeKind {
+    fn of_mode(mode: u16) -> Self {
+        match mode >> 12 {
+            0o10 => Self::File,
+            0o04 => Self::Directory,
+            0o12 => Self::Symlink,
+            0o02 => Self::CharDevice,
+            0o06 => Self::BlockDevice,
+            0o01 => Self::Fifo,
+            0o14 => Self::Socket,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Does its offset lead to data? (`fs/cramfs/inode.c cramino()`: for the others it is meaningless.)
+    pub fn has_data(self) -> bool {
+        matches!(self, Self::File | Self::Directory | Self::Symlink)
+    }
+}
+
+/// An inode and where it was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inode {
+    /// Where the 12 bytes of the inode lie.
+    pub at: ImageOffset,
+    /// Type.
+    pub kind: InodeKind,
+    /// `st_mode`, type included.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u16,
+    /// Group.
+    pub gid: u8,
+    /// Bytes of a file, directory or link; 0 for the rest.
+    pub size: u64,
+    /// `major << 8 | minor` of a device (`old_decode_dev()`); 0 for the rest.
+    pub rdev: u16,
+    /// Where the data (block pointers, entries) starts; 0 if there is none.
+    pub data: ImageOffset,
+}
+
+impl Inode {
+    fn new(raw: &RawInode, at: u64) -> Self {
+        let kind = InodeKind::of_mode(raw.mode);
+        let device = matches!(kind, InodeKind::CharDevice | InodeKind::BlockDevice);
+        let data = if kind.has_data() && raw.size != 0 {
+            u64::from(raw.offset_words) << 2
+        } else {
+            0
+        };
+        Self {
+            at: ImageOffset(at),
+            kind,
+            mode: raw.mode,
+            uid: raw.uid,
+            gid: raw.gid,
+            size: if kind.has_data() {
+                u64::from(raw.size)
+            } else {
+                0
+            },
+            rdev: if device { raw.size as u16 } else { 0 },
+            data: ImageOffset(data),
+        }
+    }
+
+    /// The inode number that Linux shows: the data's offset where there is data, else one more than the inode's own
+    /// (`fs/cramfs/inode.c cramino()`). Files with the same data have the same number.
+    pub fn number(&self) -> u64 {
+        if self.data.0 != 0 {
+            self.data.0
+        } else {
+            self.at.0 + 1
+        }
+    }
+
+    /// How many 4 KiB blocks, and so block pointers, a file or link has.
+    pub fn block_count(&self) -> u64 {
+        self.size.div_ceil(BLOCK_BYTES)
+    }
+}
+
+/// A directory entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The name, without its padding.
+    pub name: Vec<u8>,
+    /// What it names.
+    pub inode: Inode,
+}
+
+/// Where one block of a file is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Block {
+    /// Nowhere: it reads as zeros.
+    Hole,
+    /// As it is, `len_bytes` bytes from `at`; what is missing to the block's length reads as zeros.
+    Stored {
+        /// First byte.
+        at: ImageOffset,
+        /// 1 to 4096.
+        len_bytes: u32,
+    },
+    /// A zlib stream of `len_bytes` bytes from `at`.
+    Compressed {
+        /// First byte of the stream (after the length, if the pointer is direct).
+        at: ImageOffset,
+        /// 1 to 8192.
+        len_bytes: u32,
+    },
+}
+
+/// An image, opened for reading.
+#[derive(Clone)]
+pub struct Image {
+    bytes: Arc<dyn ReadAt>,
+    raw: RawSuper,
+    endian: Endian,
+    super_at: u64,
+    limit: u64,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Image({:?}, {} endian, superblock at {})",
+            self.raw, self.endian, self.super_at
+        )
+    }
+}
+
+impl Image {
+    /// Finds the superblock at byte 0 or 512, in either byte order.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] if there is none.
+    pub fn open(bytes: impl ReadAt + 'static) -> Result<Self> {
+        Self::open_shared(Arc::new(bytes))
+    }
+
+    /// The same for bytes that somebody else holds too.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn open_shared(bytes: Arc<dyn ReadAt>) -> Result<Self> {
+        let backing_bytes = bytes.len_bytes();
+        for super_at in SUPER_OFFSETS {
+            let mut buf = [0; SUPER_BYTES as usize];
+            match bytes.read_exact_at(&mut buf, super_at) {
+                Ok(()) => {}
+                Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => continue,
+                Err(err) => {
+                    return Err(Error::failed(format!(
+                        "superblock at {super_at:#x}: read: {err}"
+                    )));
+                }
+            }
+            let Some((raw, endian)) = RawSuper::decode(&buf) else {
+                continue;
+            };
+            let claimed = if raw.flags & flags::FSID_V2 != 0 {
+                u64::from(raw.size)
+            } else {
+                format::DATA_OFFSET_LIMIT
+            };
+            let limit = claimed.min(backing_bytes);
+            return Ok(Self {
+                bytes,
+                raw,
+                endian,
+                super_at,
+                limit,
+            });
+        }
+        Err(Error::bad_image(format!(
+            "no cramfs superblock at byte 0 or 512 of {backing_bytes} bytes; is it a cramfs image?"
+        )))
+    }
+
+    /// The superblock as stored.
+    pub fn superblock(&self) -> &RawSuper {
+        &self.raw
+    }
+
+    /// The image's byte order.
+    pub fn endian(&self) -> Endian {
+        self.endian
+    }
+
+    /// Where the superblock lies: 0 or 512.
+    pub fn super_offset(&self) -> u64 {
+        self.super_at
+    }
+
+    /// One past the last byte that may be read: the claimed size, or the backing's where that is less.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit
+    }
+
+    /// Is there more in the image than in its backing?
+    pub fn is_truncated(&self) -> bool {
+        self.raw.flags & flags::FSID_V2 != 0 && u64::from(self.raw.size) > self.bytes.len_bytes()
+    }
+
+    /// What Linux checks before it mounts an image (`fs/cramfs/inode.c cramfs_read_super()`), the host's byte order
+    /// excepted: the launcher reads either.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`], with what is wrong.
+    pub fn require_runnable(&self) -> Result<()> {
+        let unknown = self.raw.flags & !flags::SUPPORTED;
+        if unknown != 0 {
+            return Err(Error::bad_image(format!(
+                "superblock flags {unknown:#x} are of no cramfs this program or Linux knows"
+            )));
+        }
+        if InodeKind::of_mode(self.raw.root.mode) != InodeKind::Directory {
+            return Err(Error::bad_image(format!(
+                "the root inode has mode {:#o}: not a directory",
+                self.raw.root.mode
+            )));
+        }
+        let root_at = u64::from(self.raw.root.offset_words) << 2;
+        let shifted = self.raw.flags & flags::SHIFTED_ROOT != 0;
+        if root_at != 0 && !shifted && !SUPER_OFFSETS.map(|at| at + SUPER_BYTES).contains(&root_at)
+        {
+            return Err(Error::bad_image(format!(
+                "the root directory is at {root_at:#x} without the SHIFTED_ROOT flag"
+            )));
+        }
+        if self.is_truncated() {
+            return Err(Error::bad_image(format!(
+                "truncated: the superblock says {} bytes, there are {}",
+                self.raw.size,
+                self.bytes.len_bytes()
+            )));
+        }
+        Ok(())
+    }
+
+    /// The root directory. Its mode is widened as Linux does (`cramfs_read_super()`: mkcramfs writes odd ones).
+    pub fn root(&self) -> Inode {
+        let mut raw = self.raw.root;
+        raw.mode |= 0o555;
+        let mut root = Inode::new(&raw, self.super_at + SUPER_BYTES - INODE_BYTES);
+        if root.data.0 == 0 {
+            // Linux numbers an empty root 1, whatever its superblock's place.
+            root.at = ImageOffset(0);
+        }
+        root
+    }
+
+    /// Copies bytes out of the image.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] if they are not all inside it, [`Kind::Failed`] if reading fails.
+    pub fn read_exact_at(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        let inside = at
+            .checked_add(buf.len() as u64)
+            .is_some_and(|end| end <= self.limit);
+        if !inside {
+            return Err(self.outside(at, buf.len() as u64));
+        }
+        self.bytes
+            .read_exact_at(buf, at)
+            .map_err(|err| Error::failed(format!("read {:#x} bytes at {at:#x}: {err}", buf.len())))
+    }
+
+    fn outside(&self, at: u64, len_bytes: u64) -> Error {
+        Error::bad_image(format!(
+            "bytes {at:#x}+{len_bytes:#x} lie outside the image, which ends at {:#x}",
+            self.limit
+        ))
+    }
+
+    /// The same, into a vector. Allocates only after the range was found to lie inside the image.
+    fn read_vec(&self, at: u64, len_bytes: u64) -> Result<Vec<u8>> {
+        if at.checked_add(len_bytes).is_none_or(|end| end > self.limit) {
+            return Err(self.outside(at, len_bytes));
+        }
+        let mut bytes = vec![0; len_bytes as usize];
+        self.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    /// Computes the image's CRC: from the superblock to the end, the crc field taken as zero.
+    ///
+    /// # Errors
+    /// If the image is truncated, is too old to have one (no FSID_V2), or cannot be read.
+    pub fn compute_crc(&self) -> Result<u32> {
+        self.require_runnable()?;
+        if self.raw.flags & flags::FSID_V2 == 0 {
+            return Err(Error::bad_image("an image of version 1 has no CRC"));
+        }
+        let mut hasher = crc32fast::Hasher::new();
+        let mut buf = vec![0; 64 * 1024];
+        let crc_at = self.super_at + SUPER_CRC_OFFSET;
+        let mut at = self.super_at;
+        while at < self.limit {
+            let len = (self.limit - at).min(buf.len() as u64) as usize;
+            let chunk = buf.get_mut(..len).unwrap_or_default();
+            self.read_exact_at(chunk, at)?;
+            if at <= crc_at {
+                let field = (crc_at - at) as usize;
+                chunk.get_mut(field..field + 4).unwrap_or_default().fill(0);
+            }
+            hasher.update(chunk);
+            at += len as u64;
+        }
+        Ok(hasher.finalize())
+    }
+
+    /// Is the CRC right?
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] with both values if not; else as [`Image::compute_crc`].
+    pub fn verify_crc(&self) -> Result<()> {
+        let computed = self.compute_crc()?;
+        if computed == self.raw.crc {
+            return Ok(());
+        }
+        Err(Error::bad_image(format!(
+            "CRC is {computed:#010x}, the superblock says {:#010x}: the image is damaged; write it again",
+            self.raw.crc
+        )))
+    }
+
+    /// The entries of a directory, in the image's order, without `.` and `..`.
+    ///
+    /// # Errors
+    /// [`Kind::NotDirectory`]; [`Kind::BadImage`] for data outside the image, an entry that does not fit, an empty
+    /// name or one that no path can hold.
+    pub fn entries(&self, dir: &Inode) -> Result<Vec<Entry>> {
+        if dir.kind != InodeKind::Directory {
+            return Err(Error::new(Kind::NotDirectory, "not a directory"));
+        }
+        let data = self.read_vec(dir.data.0, dir.size)?;
+        let mut entries = Vec::new();
+        let mut rest = data.as_slice();
+        while !rest.is_empty() {
+            let at = dir.data.0 + (data.len() - rest.len()) as u64;
+            let bad = |what: &str| Error::bad_image(format!("directory entry at {at:#x}: {what}"));
+            let (head, after) = rest
+                .split_first_chunk()
+                .ok_or_else(|| bad("cut off by the directory's end"))?;
+            let raw = RawInode::decode(head, self.endian);
+            let (padded, after) = after
+                .split_at_checked(usize::from(raw.namelen_words) * 4)
+                .ok_or_else(|| bad("its name is cut off by the directory's end"))?;
+            let name_len = padded
+                .iter()
+                .rposition(|&byte| byte != 0)
+                .map_or(0, |last| last + 1);
+            let name = padded.get(..name_len).unwrap_or_default();
+            match name {
+                b"" => return Err(bad("empty name")),
+                b"." | b".." => return Err(bad("named . or ..")),
+                _ if name.contains(&b'/') => return Err(bad("a / in its name")),
+                _ if name.contains(&0) => return Err(bad("a NUL in its name")),
+                _ => {}
+            }
+            entries.push(Entry {
+                name: name.to_vec(),
+                inode: Inode::new(&raw, at),
+            });
+            rest = after;
+        }
+        Ok(entries)
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] if it is longer than `PATH_MAX`, empty, holds a NUL or cannot be read.
+    pub fn read_link(&self, link: &Inode) -> Result<Vec<u8>> {
+        let bad = |what: &str| Error::bad_image(format!("symbolic link at {}: {what}", link.at));
+        if link.size > MAX_LINK_BYTES {
+            return Err(bad("longer than PATH_MAX"));
+        }
+        let target = self.read_file(link)?;
+        match target.as_slice() {
+            b"" => Err(bad("empty target")),
+            target if target.contains(&0) => Err(bad("a NUL in its target")),
+            _ => Ok(target),
+        }
+    }
+
+    /// Looks a path up as if the image were the root: absolute links start there, `..` at the root stays there, the
+    /// last component is followed if it is a link.
+    ///
+    /// # Errors
+    /// [`Kind::NotFound`], [`Kind::NotDirectory`], [`Kind::SymlinkLoop`], [`Kind::BadImage`]; the path is in the text.
+    pub fn lookup(&self, path: &[u8]) -> Result<Inode> {
+        self.resolve(path, true).map(|found| found.inode)
+    }
+
+    /// The same, without following a link in the last component.
+    ///
+    /// # Errors
+    /// As [`Image::lookup`].
+    pub fn lookup_nofollow(&self, path: &[u8]) -> Result<Inode> {
+        self.resolve(path, false).map(|found| found.inode)
+    }
+
+    /// The same, with the path that it came to: no links, no `.` or `..`.
+    ///
+    /// # Errors
+    /// As [`Image::lookup`].
+    pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
+        self.walk(path, follow_last)
+            .map_err(|err| err.context(String::from_utf8_lossy(path)))
+    }
+
+    fn walk(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
+        // The directories from the root to where the walk is, each with the name it was found by.
+        let mut stack: Vec<Entry> = Vec::new();
+        let mut todo: Vec<Vec<u8>> = components(path);
+        let trailing_slash = path.ends_with(b"/") || path.ends_with(b"/.");
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            let here = stack.last().map_or_else(|| self.root(), |top| top.inode);
+            if here.kind != InodeKind::Directory {
+                return Err(Error::new(
+                    Kind::NotDirectory,
+                    "a component is not a directory",
+                ));
+            }
+            match name.as_slice() {
+                b"." => continue,
+                b".." => {
+                    stack.pop();
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(entry) = self
+                .entries(&here)?
+                .into_iter()
+                .find(|entry| entry.name == name)
+            else {
+                return Err(Error::new(Kind::NotFound, "not in the image"));
+            };
+            let is_last = todo.is_empty();
+            if entry.inode.kind == InodeKind::Symlink && (!is_last || follow_last || trailing_slash)
+            {
+                links += 1;
+                if links > MAX_SYMLINKS {
+                    return Err(Error::new(
+                        Kind::SymlinkLoop,
+                        "too many symbolic links (ELOOP)",
+                    ));
+                }
+                let target = self.read_link(&entry.inode)?;
+                if target.starts_with(b"/") {
+                    stack.clear();
+                }
+                todo.extend(components(&target));
+            } else {
+                stack.push(entry);
+            }
+        }
+        let inode = stack.last().map_or_else(|| self.root(), |top| top.inode);
+        if trailing_slash && inode.kind != InodeKind::Directory {
+            return Err(Error::new(Kind::NotDirectory, "not a directory"));
+        }
+        let mut path = Vec::new();
+        for entry in &stack {
+            path.push(b'/');
+            path.extend_from_slice(&entry.name);
+        }
+        if path.is_empty() {
+            path.push(b'/');
+        }
+        Ok(Resolved { inode, path })
+    }
+
+    /// Where every block of a file or link is.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] for pointers or blocks outside the image, backwards or over-long; the block is named.
+    pub fn blocks(&self, inode: &Inode) -> Result<Vec<Block>> {
+        let fail = |err: Error| err.context(format!("inode at {}", inode.at));
+        let count = inode.block_count();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if inode.data.0 < SUPER_BYTES {
+            return Err(fail(Error::bad_image("its data lies in the superblock")));
+        }
+        let table = self.read_vec(inode.data.0, count * 4).map_err(fail)?;
+        let mut blocks = Vec::with_capacity(count as usize);
+        // Where a block starts that is not direct: where the one before it ends.
+        let mut previous_end = inode.data.0 + count * 4;
+        for (number, raw) in table.chunks_exact(4).enumerate() {
+            let raw = self.endian.u32(raw.try_into().unwrap_or_default());
+            let left = inode.size - number as u64 * BLOCK_BYTES;
+            let (block, end) = self
+                .block(
+                    BlockPointer::decode(raw),
+                    previous_end,
+                    left.min(BLOCK_BYTES),
+                )
+                .map_err(|err| fail(err.context(format!("block {number}, pointer {raw:#010x}"))))?;
+            previous_end = end;
+            blocks.push(block);
+        }
+        Ok(blocks)
+    }
+
+    /// One block, and where it ends. The rules: Linux `fs/cramfs/inode.c cramfs_read_folio()`, except that a whole
+    /// last block that is direct and uncompressed is 4096 bytes, not 0.
+    fn block(&self, pointer: BlockPointer, previous_end: u64, want: u64) -> Result<(Block, u64)> {
+        let (at, len_bytes, end) = match pointer.target {
+            PointerTarget::Start(at) if pointer.uncompressed => (at, want, at + BLOCK_BYTES),
+            PointerTarget::Start(at) => {
+                let mut len = [0; 2];
+                self.read_exact_at(&mut len, at)?;
+                let len = u64::from(self.endian.u16(len));
+                (at + 2, len, at + 2 + len)
+            }
+            PointerTarget::End(end) => {
+                let len = end.checked_sub(previous_end).ok_or_else(|| {
+                    Error::bad_image(format!(
+                        "ends at {end:#x}, before its start {previous_end:#x}"
+                    ))
+                })?;
+                (previous_end, len, end)
+            }
+        };
+        let too_long = if pointer.uncompressed {
+            BLOCK_BYTES
+        } else {
+            2 * BLOCK_BYTES
+        };
+        if len_bytes > too_long {
+            return Err(Error::bad_image(format!(
+                "{len_bytes} bytes long, at most {too_long} are possible"
+            )));
+        }
+        if len_bytes == 0 {
+            return Ok((Block::Hole, end));
+        }
+        if at + len_bytes > self.limit {
+            return Err(self.outside(at, len_bytes));
+        }
+        let (at, len_bytes) = (ImageOffset(at), len_bytes as u32);
+        let block = if pointer.uncompressed {
+            Block::Stored { at, len_bytes }
+        } else {
+            Block::Compressed { at, len_bytes }
+        };
+        Ok((block, end))
+    }
+
+    /// The contents of one block: fills `buf`, at most 4096 bytes, with zeros where there is nothing.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] if the block does not decompress within 4096 bytes.
+    pub fn read_block(&self, block: Block, buf: &mut [u8]) -> Result<()> {
+        buf.fill(0);
+        match block {
+            Block::Hole => Ok(()),
+            Block::Stored { at, len_bytes } => {
+                let len = buf.len().min(len_bytes as usize);
+                self.read_exact_at(buf.get_mut(..len).unwrap_or_default(), at.0)
+            }
+            Block::Compressed { at, len_bytes } => {
+                let stream = self.read_vec(at.0, u64::from(len_bytes))?;
+                let mut page = [0; BLOCK_BYTES as usize];
+                let len = inflate(&stream, &mut page).map_err(|what| {
+                    Error::bad_image(format!("compressed block at {at}: {what}"))
+                })?;
+                let len = len.min(buf.len());
+                for (to, from) in buf.iter_mut().zip(page.iter().take(len)) {
+                    *to = *from;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The whole contents of a file or link.
+    ///
+    /// # Errors
+    /// As [`Image::blocks`] and [`Image::read_block`]. Memory is bounded by the file size limit of the format, 16 MiB.
+    pub fn read_file(&self, inode: &Inode) -> Result<Vec<u8>> {
+        let blocks = self.blocks(inode)?;
+        let mut bytes = vec![0; inode.size as usize];
+        for (number, (buf, block)) in bytes
+            .chunks_mut(BLOCK_BYTES as usize)
+            .zip(&blocks)
+            .enumerate()
+        {
+            self.read_block(*block, buf)
+                .map_err(|err| err.context(format!("inode at {}: block {number}", inode.at)))?;
+        }
+        Ok(bytes)
+    }
+}
+
+/// Where a path leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resolved {
+    /// What is there.
+    pub inode: Inode,
+    /// The same place by a path without links.
+    pub path: Vec<u8>,
+}
+
+/// The components of a path, last first.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|&byte| byte == b'/')
+        .filter(|name| !name.is_empty())
+        .rev()
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// Inflates a zlib stream that must end within `out`.
+fn inflate(stream: &[u8], out: &mut [u8]) -> Result<usize, &'static str> {
+    let mut zlib = flate2::Decompress::new(true);
+    match zlib.decompress(stream, out, flate2::FlushDecompress::Finish) {
+        Ok(flate2::Status::StreamEnd) => Ok(zlib.total_out() as usize),
+        Ok(_) if zlib.total_out() as usize == out.len() => Err("inflates to more than 4096 bytes"),
+        Ok(_) => Err("the zlib stream is cut off"),
+        Err(_) => Err("not a zlib stream"),
+    }
+}

@@ -1,0 +1,22 @@
+//! Execute in place (XIP) from a cramfs image, in user space.
+//!
+//! The modules stand in the order in which data flows through them; each uses only what stands before it.
+
+#![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+pub mod error;
+pub mod units;
+
+pub mod backing;
+pub mod cramfs;
+pub mod extent;
+pub mod index;
