@@ -16,6 +16,8 @@
 pub mod error;
 pub mod units;
 
+pub mod sys;
+
 pub mod backing;
 pub mod cramfs;
 pub mod extent;

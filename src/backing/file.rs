@@ -41,6 +41,7 @@ impl FileBacking {
     /// # Errors
     /// If it cannot be opened or is neither a regular file nor a block device.
     pub fn open(path: &Path) -> Result<Self> {
+        super::spec::require_file_spec(path)?;
         let fail = |what: &str, err: io::Error| {
             Error::failed(format!("{}: {what}: {err}", path.display()))
         };

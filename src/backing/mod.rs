@@ -1,6 +1,7 @@
 //! What holds the image: something that can be read at an offset, and a descriptor that can be mapped.
 
 mod file;
+pub mod spec;
 
 use std::io;
 

@@ -1,0 +1,136 @@
+//! aarch64.
+
+use core::arch::{asm, naked_asm};
+
+/// Linux system call numbers: include/uapi/asm-generic/unistd.h.
+pub mod nr {
+    pub const OPENAT: usize = 56;
+    pub const CLOSE: usize = 57;
+    pub const WRITE: usize = 64;
+    pub const PERSONALITY: usize = 92;
+    pub const EXIT_GROUP: usize = 94;
+    pub const PRCTL: usize = 167;
+    pub const MUNMAP: usize = 215;
+    pub const MREMAP: usize = 216;
+    pub const MMAP: usize = 222;
+    pub const MPROTECT: usize = 226;
+    pub const GETRANDOM: usize = 278;
+    pub const STATX: usize = 291;
+}
+
+/// What mmap's offset counts, in bytes.
+pub const MMAP_OFFSET_UNIT: u64 = 1;
+/// open(2) flag: every 64-bit system call has it.
+pub const O_LARGEFILE: usize = 0;
+/// `mmap_rnd_bits` by default.
+pub const RANDOM_BITS: u32 = 18;
+
+/// `ELF_ET_DYN_BASE`: two thirds of the address space, which has 39, 42 or 48 bits; the stack is near its end.
+pub fn dyn_base(sp: usize) -> usize {
+    let bits = if sp < 1 << 39 {
+        39
+    } else if sp < 1 << 42 {
+        42
+    } else {
+        48
+    };
+    (1_usize << bits) / 3 * 2
+}
+
+/// Where the kernel starts: the stack pointer is at argc.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".text._start")]
+unsafe extern "C" fn _start() -> ! {
+    naked_asm!(
+        "mov x29, #0",
+        "mov x30, #0",
+        "mov x0, sp",
+        "bl {working_stack}",
+        "mov x1, sp",
+        "mov sp, x0",
+        "mov x0, x1",
+        "bl {stub_main}",
+        "brk #1",
+        working_stack = sym crate::working_stack,
+        stub_main = sym crate::stub_main,
+    )
+}
+
+/// Address of `_start`.
+pub fn start_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe { asm!("adr {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack)) };
+    at
+}
+
+/// How many bytes the stub has, from its base.
+pub fn stub_len() -> usize {
+    let end: usize;
+    // SAFETY: computes an address; the symbol is stub.ld's.
+    unsafe { asm!("adr {end}, xip_stub_end", end = out(reg) end, options(nomem, nostack)) };
+    end - crate::stub_base()
+}
+
+/// A system call.
+///
+/// # Safety
+/// 1. As the call itself.
+pub unsafe fn syscall(number: usize, args: [usize; 6]) -> usize {
+    let answer;
+    // SAFETY: the kernel changes x0 and what the arguments point to, for which the caller vouches (1).
+    unsafe {
+        asm!(
+            "svc #0",
+            in("x8") number,
+            inlateout("x0") args[0] => answer,
+            in("x1") args[1],
+            in("x2") args[2],
+            in("x3") args[3],
+            in("x4") args[4],
+            in("x5") args[5],
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// Unmaps `len` bytes at `unmap`, zeroes every register and starts at `entry` with the stack at `sp`. It runs from
+/// `moved_by` bytes above where this copy of the stub is, and must not unmap itself.
+///
+/// # Safety
+/// 1. Nothing in the range is used any more, and this code's other copy lies outside it.
+/// 2. `entry` and `sp` are a program's.
+pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by: usize) -> ! {
+    // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
+    unsafe {
+        asm!(
+            "adr x17, {leave}",
+            "add x17, x17, {moved_by}",
+            "br x17",
+            leave = sym leave,
+            moved_by = in(reg) moved_by,
+            in("x0") unmap,
+            in("x1") len,
+            in("x15") sp,
+            in("x16") entry,
+            options(noreturn),
+        )
+    }
+}
+
+/// The last of the stub. Registers are zero at execve(2), but for x16, which the jump needs.
+#[unsafe(naked)]
+unsafe extern "C" fn leave() -> ! {
+    naked_asm!(
+        "mov sp, x15",
+        "mov x8, #{munmap}",
+        "svc #0",
+        ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
+        "mov x\\n, #0",
+        ".endr",
+        "br x16",
+        munmap = const nr::MUNMAP,
+    )
+}

@@ -1,0 +1,178 @@
+//! 32-bit ARM, EABI.
+
+use core::arch::{asm, naked_asm};
+
+/// Linux system call numbers: arch/arm/tools/syscall.tbl.
+pub mod nr {
+    pub const WRITE: usize = 4;
+    pub const CLOSE: usize = 6;
+    pub const MUNMAP: usize = 91;
+    pub const MPROTECT: usize = 125;
+    pub const PERSONALITY: usize = 136;
+    pub const MREMAP: usize = 163;
+    pub const PRCTL: usize = 172;
+    /// mmap2: its offset counts 4096 bytes, whatever the page size.
+    pub const MMAP: usize = 192;
+    pub const EXIT_GROUP: usize = 248;
+    pub const OPENAT: usize = 322;
+    pub const GETRANDOM: usize = 384;
+    pub const STATX: usize = 397;
+}
+
+/// What mmap's offset counts, in bytes.
+pub const MMAP_OFFSET_UNIT: u64 = 4096;
+/// open(2) flag: images may have more than 2 GiB around them.
+pub const O_LARGEFILE: usize = 0o400_000;
+/// `mmap_rnd_bits` by default.
+pub const RANDOM_BITS: u32 = 8;
+
+/// `ELF_ET_DYN_BASE`.
+pub fn dyn_base(_sp: usize) -> usize {
+    0x0040_0000
+}
+
+/// Where the kernel starts: the stack pointer is at argc.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".text._start")]
+unsafe extern "C" fn _start() -> ! {
+    naked_asm!(
+        "mov fp, #0",
+        "mov lr, #0",
+        "mov r4, sp",
+        "mov r0, sp",
+        "bl {working_stack}",
+        "mov sp, r0",
+        "mov r0, r4",
+        "bl {stub_main}",
+        "udf #1",
+        working_stack = sym crate::working_stack,
+        stub_main = sym crate::stub_main,
+    )
+}
+
+/// Address of `_start`.
+pub fn start_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address; `pc` reads as the `add` plus 8 in ARM state, plus 4 in Thumb state.
+    unsafe {
+        asm!(
+            "ldr {at}, 2f",
+            "1: add {at}, pc, {at}",
+            "b 3f",
+            ".p2align 2",
+            "2: .long {start} - (1b + 8)",
+            "3:",
+            at = out(reg) at,
+            start = sym _start,
+            options(nomem, nostack),
+        );
+    }
+    at
+}
+
+/// How many bytes the stub has, from its base.
+pub fn stub_len() -> usize {
+    let end: usize;
+    // SAFETY: as in `start_address`; the symbol is stub.ld's.
+    unsafe {
+        asm!(
+            "ldr {end}, 2f",
+            "1: add {end}, pc, {end}",
+            "b 3f",
+            ".p2align 2",
+            "2: .long xip_stub_end - (1b + 8)",
+            "3:",
+            end = out(reg) end,
+            options(nomem, nostack),
+        );
+    }
+    end - crate::stub_base()
+}
+
+/// A system call.
+///
+/// # Safety
+/// 1. As the call itself.
+pub unsafe fn syscall(number: usize, args: [usize; 6]) -> usize {
+    let answer;
+    // SAFETY: the kernel changes r0 and what the arguments point to, for which the caller vouches (1). r7 may be
+    // the compiler's own, so it is kept by hand.
+    unsafe {
+        asm!(
+            "mov {kept}, r7",
+            "mov r7, {number}",
+            "svc #0",
+            "mov r7, {kept}",
+            kept = out(reg) _,
+            number = in(reg) number,
+            inlateout("r0") args[0] => answer,
+            in("r1") args[1],
+            in("r2") args[2],
+            in("r3") args[3],
+            in("r4") args[4],
+            in("r5") args[5],
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// Unmaps `len` bytes at `unmap`, zeroes every register and starts at `entry` with the stack at `sp`. It runs from
+/// `moved_by` bytes above where this copy of the stub is, and must not unmap itself.
+///
+/// # Safety
+/// 1. Nothing in the range is used any more, and this code's other copy lies outside it.
+/// 2. `entry` and `sp` are a program's; one word below `sp` is free.
+pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by: usize) -> ! {
+    let leave_at = leave_address().wrapping_add(moved_by);
+    // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
+    unsafe {
+        asm!(
+            "bx {leave}",
+            leave = in(reg) leave_at,
+            in("r0") unmap,
+            in("r1") len,
+            in("r2") sp,
+            in("r3") entry,
+            options(noreturn),
+        )
+    }
+}
+
+/// Address of this copy's `leave`; its lowest bit says whether it is Thumb code.
+fn leave_address() -> usize {
+    let at: usize;
+    // SAFETY: as in `start_address`.
+    unsafe {
+        asm!(
+            "ldr {at}, 2f",
+            "1: add {at}, pc, {at}",
+            "b 3f",
+            ".p2align 2",
+            "2: .long {leave} - (1b + 8)",
+            "3:",
+            at = out(reg) at,
+            leave = sym leave,
+            options(nomem, nostack),
+        );
+    }
+    at
+}
+
+/// The last of the stub. The loaded entry's lowest bit chooses Thumb, as the kernel's start_thread() has it.
+#[unsafe(naked)]
+unsafe extern "C" fn leave() -> ! {
+    naked_asm!(
+        "mov sp, r2",
+        "str r3, [sp, #-4]",
+        "mov r7, #{munmap}",
+        "svc #0",
+        ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12",
+        "mov r\\n, #0",
+        ".endr",
+        "mov lr, #0",
+        "ldr pc, [sp, #-4]",
+        munmap = const nr::MUNMAP,
+    )
+}

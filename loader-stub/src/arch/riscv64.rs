@@ -1,0 +1,129 @@
+//! riscv64.
+
+use core::arch::{asm, naked_asm};
+
+/// Linux system call numbers: include/uapi/asm-generic/unistd.h.
+pub mod nr {
+    pub const OPENAT: usize = 56;
+    pub const CLOSE: usize = 57;
+    pub const WRITE: usize = 64;
+    pub const PERSONALITY: usize = 92;
+    pub const EXIT_GROUP: usize = 94;
+    pub const PRCTL: usize = 167;
+    pub const MUNMAP: usize = 215;
+    pub const MREMAP: usize = 216;
+    pub const MMAP: usize = 222;
+    pub const MPROTECT: usize = 226;
+    pub const GETRANDOM: usize = 278;
+    pub const STATX: usize = 291;
+}
+
+/// What mmap's offset counts, in bytes.
+pub const MMAP_OFFSET_UNIT: u64 = 1;
+/// open(2) flag: every 64-bit system call has it.
+pub const O_LARGEFILE: usize = 0;
+/// `mmap_rnd_bits` by default.
+pub const RANDOM_BITS: u32 = 18;
+
+/// `ELF_ET_DYN_BASE`: two thirds of the address space, which has 38 (sv39) or 47 bits; the stack is near its end.
+pub fn dyn_base(sp: usize) -> usize {
+    let bits = if sp < 1 << 38 { 38 } else { 47 };
+    (1_usize << bits) / 3 * 2
+}
+
+/// Where the kernel starts: the stack pointer is at argc.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".text._start")]
+unsafe extern "C" fn _start() -> ! {
+    naked_asm!(
+        "mv s0, zero",
+        "mv s1, sp",
+        "mv a0, sp",
+        "call {working_stack}",
+        "mv sp, a0",
+        "mv a0, s1",
+        "call {stub_main}",
+        "ebreak",
+        working_stack = sym crate::working_stack,
+        stub_main = sym crate::stub_main,
+    )
+}
+
+/// Address of `_start`.
+pub fn start_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe { asm!("lla {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack)) };
+    at
+}
+
+/// How many bytes the stub has, from its base.
+pub fn stub_len() -> usize {
+    let end: usize;
+    // SAFETY: computes an address; the symbol is stub.ld's.
+    unsafe { asm!("lla {end}, xip_stub_end", end = out(reg) end, options(nomem, nostack)) };
+    end - crate::stub_base()
+}
+
+/// A system call.
+///
+/// # Safety
+/// 1. As the call itself.
+pub unsafe fn syscall(number: usize, args: [usize; 6]) -> usize {
+    let answer;
+    // SAFETY: the kernel changes a0 and what the arguments point to, for which the caller vouches (1).
+    unsafe {
+        asm!(
+            "ecall",
+            in("a7") number,
+            inlateout("a0") args[0] => answer,
+            in("a1") args[1],
+            in("a2") args[2],
+            in("a3") args[3],
+            in("a4") args[4],
+            in("a5") args[5],
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// Unmaps `len` bytes at `unmap`, zeroes every register and starts at `entry` with the stack at `sp`. It runs from
+/// `moved_by` bytes above where this copy of the stub is, and must not unmap itself.
+///
+/// # Safety
+/// 1. Nothing in the range is used any more, and this code's other copy lies outside it.
+/// 2. `entry` and `sp` are a program's.
+pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by: usize) -> ! {
+    // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
+    unsafe {
+        asm!(
+            "lla t1, {leave}",
+            "add t1, t1, {moved_by}",
+            "jr t1",
+            leave = sym leave,
+            moved_by = in(reg) moved_by,
+            in("a0") unmap,
+            in("a1") len,
+            in("a2") sp,
+            in("t0") entry,
+            options(noreturn),
+        )
+    }
+}
+
+/// The last of the stub. Registers are zero at execve(2), but for t0, which the jump needs.
+#[unsafe(naked)]
+unsafe extern "C" fn leave() -> ! {
+    naked_asm!(
+        "mv sp, a2",
+        "li a7, {munmap}",
+        "ecall",
+        ".irp r,ra,gp,tp,t1,t2,s0,s1,a0,a1,a2,a3,a4,a5,a6,a7,s2,s3,s4,s5,s6,s7,s8,s9,s10,s11,t3,t4,t5,t6",
+        "mv \\r, zero",
+        ".endr",
+        "jr t0",
+        munmap = const nr::MUNMAP,
+    )
+}

@@ -1,0 +1,143 @@
+//! x86_64.
+
+use core::arch::{asm, naked_asm};
+
+/// Linux system call numbers: arch/x86/entry/syscalls/syscall_64.tbl.
+pub mod nr {
+    pub const WRITE: usize = 1;
+    pub const CLOSE: usize = 3;
+    pub const MMAP: usize = 9;
+    pub const MPROTECT: usize = 10;
+    pub const MUNMAP: usize = 11;
+    pub const MREMAP: usize = 25;
+    pub const PERSONALITY: usize = 135;
+    pub const PRCTL: usize = 157;
+    pub const EXIT_GROUP: usize = 231;
+    pub const OPENAT: usize = 257;
+    pub const GETRANDOM: usize = 318;
+    pub const STATX: usize = 332;
+}
+
+/// What mmap's offset counts, in bytes.
+pub const MMAP_OFFSET_UNIT: u64 = 1;
+/// open(2) flag: every 64-bit system call has it.
+pub const O_LARGEFILE: usize = 0;
+/// `mmap_rnd_bits` by default.
+pub const RANDOM_BITS: u32 = 28;
+
+/// `ELF_ET_DYN_BASE`: two thirds of the 47-bit address space.
+pub fn dyn_base(_sp: usize) -> usize {
+    0x5555_5555_4000
+}
+
+/// Where the kernel starts: the stack pointer is at argc.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".text._start")]
+unsafe extern "C" fn _start() -> ! {
+    naked_asm!(
+        "xor ebp, ebp",
+        "mov rdi, rsp",
+        "call {working_stack}",
+        "mov rdi, rsp",
+        "mov rsp, rax",
+        "call {stub_main}",
+        "ud2",
+        working_stack = sym crate::working_stack,
+        stub_main = sym crate::stub_main,
+    )
+}
+
+/// Address of `_start`.
+pub fn start_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe { asm!("lea {at}, [rip + {start}]", at = out(reg) at, start = sym _start, options(nomem, nostack)) };
+    at
+}
+
+/// A system call.
+///
+/// # Safety
+/// 1. As the call itself.
+pub unsafe fn syscall(number: usize, args: [usize; 6]) -> usize {
+    let answer;
+    // SAFETY: the kernel changes rax, rcx, r11 and what the arguments point to, for which the caller vouches (1).
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => answer,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// How many bytes the stub has, from its base.
+pub fn stub_len() -> usize {
+    let end: usize;
+    // SAFETY: computes an address; the symbol is stub.ld's.
+    unsafe { asm!("lea {end}, [rip + xip_stub_end]", end = out(reg) end, options(nomem, nostack)) };
+    end - crate::stub_base()
+}
+
+/// Unmaps `len` bytes at `unmap`, zeroes every register and starts at `entry` with the stack at `sp`. It runs from
+/// `moved_by` bytes above where this copy of the stub is, and must not unmap itself.
+///
+/// # Safety
+/// 1. Nothing in the range is used any more, and this code's other copy lies outside it.
+/// 2. `entry` and `sp` are a program's; one word below `sp` is free.
+pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by: usize) -> ! {
+    // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
+    unsafe {
+        asm!(
+            "lea rax, [rip + {leave}]",
+            "add rax, {moved_by}",
+            "jmp rax",
+            leave = sym leave,
+            moved_by = in(reg) moved_by,
+            in("rdi") unmap,
+            in("rsi") len,
+            in("r8") sp,
+            in("r9") entry,
+            options(noreturn),
+        )
+    }
+}
+
+/// The last of the stub. `ELF_PLAT_INIT` zeroes the registers at execve(2); rdx above all, which is a destructor to
+/// the C library.
+#[unsafe(naked)]
+unsafe extern "C" fn leave() -> ! {
+    naked_asm!(
+        "mov rsp, r8",
+        "push r9",
+        "mov eax, {munmap}",
+        "syscall",
+        "xor eax, eax",
+        "xor ebx, ebx",
+        "xor ecx, ecx",
+        "xor edx, edx",
+        "xor esi, esi",
+        "xor edi, edi",
+        "xor ebp, ebp",
+        "xor r8d, r8d",
+        "xor r9d, r9d",
+        "xor r10d, r10d",
+        "xor r11d, r11d",
+        "xor r12d, r12d",
+        "xor r13d, r13d",
+        "xor r14d, r14d",
+        "xor r15d, r15d",
+        "ret",
+        munmap = const nr::MUNMAP,
+    )
+}

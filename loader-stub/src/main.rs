@@ -1,0 +1,102 @@
+//! The loader stub: what a program in place really executes first.
+//!
+//! On entry: the kernel has executed the session memfd as it executes any static program. Close-on-exec is done,
+//! signals, threads, timers and robust lists are reset, the stack holds argc, argv, envp and auxv, and the parts that
+//! wire.rs lists are mapped. Nothing else may be assumed, not even that /proc is there.
+//!
+//! On exit: the program and its interpreter are mapped as the record says, the stack and what the kernel shows in
+//! /proc say what execve(2) would have said, every register is zero, and of the stub one read-only, executable, shared
+//! mapping is left. If that cannot be, one line on standard error and exit status 126, as a shell would have it.
+//!
+//! There is no writable data: the stub can be executed again through /proc/self/exe, and keeps no state.
+
+#![no_std]
+#![no_main]
+#![no_builtins]
+
+mod apply;
+mod arch;
+mod error;
+mod mem;
+mod stack;
+mod sys;
+mod wire;
+
+use error::{Failure, fail};
+
+/// The record, mapped behind the stub by the kernel.
+fn record() -> &'static wire::Record {
+    // SAFETY: wire.rs: the kernel mapped the record there, read-only, when it executed the memfd; it is sealed, so
+    // nothing changes it, and the launcher wrote it from the same source file.
+    unsafe { &*((stub_base() + wire::RECORD as usize) as *const wire::Record) }
+}
+
+/// Where this copy of the stub is mapped: the linker's base for the first one.
+fn stub_base() -> usize {
+    arch::start_address() & !(wire::PART as usize - 1)
+}
+
+/// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the record's
+/// strings need, so the stub works below that.
+extern "C" fn working_stack(sp: usize) -> usize {
+    (sp - stack::shift_bytes(record()) - 128) & !15
+}
+
+/// Called by `_start` on that stack, with the stack pointer that the kernel gave.
+extern "C" fn stub_main(sp: usize) -> ! {
+    let record = record();
+    if record.magic != wire::MAGIC {
+        fail(b"", &Failure::new("the session's record is of another version").code(125));
+    }
+    let program = stack::record_str(record, record.execfn);
+    match start(record, sp) {
+        Ok(never) => match never {},
+        Err(failure) => fail(program, &failure),
+    }
+}
+
+fn start(record: &'static wire::Record, sp: usize) -> Result<core::convert::Infallible, Failure> {
+    let mut stack = stack::Stack::parse(sp);
+    let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
+    let first_start = stack.is_first_start(record);
+
+    let image = apply::open_image(record)?;
+    let [program, interpreter] = &record.objects;
+    let program_bias = apply::map_object(record, program, image, sp, page)?;
+    let interpreter_bias = match interpreter.place {
+        wire::PLACE_NONE => None,
+        _ => Some(apply::map_object(record, interpreter, image, sp, page)?),
+    };
+    sys::close(image);
+    if record.stack_exec != 0 {
+        apply::make_stack_executable(sp, page)?;
+    }
+
+    let entry = match interpreter_bias {
+        Some(bias) => interpreter.entry as usize + bias,
+        None => program.entry as usize + program_bias,
+    };
+    stack.set_aux(stack::AT_PHDR, record.phdr as usize + program_bias);
+    stack.set_aux(stack::AT_PHNUM, record.phnum as usize);
+    stack.set_aux(stack::AT_ENTRY, program.entry as usize + program_bias);
+    stack.set_aux(stack::AT_BASE, interpreter_bias.unwrap_or(0));
+    if first_start {
+        stack.insert_execfn(stack::record_str(record, record.execfn));
+        sys::set_name(&record.comm);
+    }
+    apply::describe_to_kernel(record, &stack, program_bias);
+    let base = stub_base();
+    let end = (record.pages_at + record.pages_len) as usize;
+    let (unmap, len, moved_by) = match apply::move_beside_vdso(&stack, page) {
+        Some(twin) => (base, end, twin.wrapping_sub(base)),
+        None => (base + wire::TWIN as usize, end - wire::TWIN as usize, 0),
+    };
+    // SAFETY: (1) the range has the stub, of which a copy stays outside, the record and its pages: all done with.
+    // (2) the planner took the entry from the ELF header, and the working stack begins far below `sp`.
+    unsafe { arch::enter(entry, stack.sp, unmap, len, moved_by) }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    fail(b"", &Failure::new("the loader stub failed; this is a bug").code(125))
+}

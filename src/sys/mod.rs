@@ -1,0 +1,29 @@
+//! The only unsafe code of the library: what rustix and std have no safe call for.
+
+#![allow(unsafe_code)]
+
+mod args;
+mod exec;
+#[allow(dead_code, reason = "some of it is the stub's only")]
+#[path = "../../loader-stub/src/wire.rs"]
+pub(crate) mod wire;
+
+pub use args::from_c;
+pub use exec::execveat;
+
+/// A type that is all numbers, so that its bytes are its meaning.
+///
+/// # Safety
+/// 1. It has no padding: every byte of a value is initialized.
+pub(crate) unsafe trait Plain {}
+
+// SAFETY: (1) eight-byte fields, and two arrays of as many bytes as a multiple of eight; wire.rs asserts the sizes.
+unsafe impl Plain for wire::Record {}
+// SAFETY: (1) as above.
+unsafe impl Plain for wire::Mapping {}
+
+/// The bytes of a value.
+pub(crate) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: `Plain` (1): all of it is initialized; the lifetime is the value's.
+    unsafe { std::slice::from_raw_parts((&raw const *value).cast(), size_of::<T>()) }
+}
