@@ -17,6 +17,9 @@ pub mod error;
 pub mod units;
 
 pub mod backing;
+
+pub mod elf;
+
 pub mod cramfs;
 pub mod extent;
 pub mod index;
