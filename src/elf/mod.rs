@@ -176,7 +176,10 @@ fn read(file: &(impl ReadAt + ?Sized), at: u64, len_bytes: u64, what: &str) -> R
     }
     let mut bytes = vec![0; len_bytes as usize];
     file.read_exact_at(&mut bytes, at)
-        .map_err(|err| Error::failed(format!("{what}: read {len_bytes:#x} at {at:#x}: {err}")))?;
+        .map_err(|err| match err.downcast::<Error>() {
+            Ok(own) => own.context(what),
+            Err(err) => Error::failed(format!("{what}: read {len_bytes:#x} at {at:#x}: {err}")),
+        })?;
     Ok(bytes)
 }
 
