@@ -19,6 +19,9 @@ pub mod units;
 pub mod sys;
 
 pub mod backing;
+
+pub mod elf;
+
 pub mod cramfs;
 pub mod extent;
 pub mod index;

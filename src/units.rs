@@ -1,4 +1,4 @@
-//! Units of length, address and protection, validated when they are made.
+//! Units of length, address, protection and byte order, validated when they are made.
 //!
 //! Everything after this module may rely on them: a [`PageRange`] is page aligned and not empty, a [`PageSize`] is a
 //! page size that Linux uses. Nothing later checks that again.
@@ -164,6 +164,66 @@ impl fmt::Display for Prot {
             write!(f, "{}", if set { letter } else { '-' })?;
         }
         Ok(())
+    }
+}
+
+/// Byte order of an image or of a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Endian {
+    /// Least significant byte first.
+    Little,
+    /// Most significant byte first.
+    Big,
+}
+
+impl Endian {
+    /// The byte order of the machine this was compiled for.
+    pub const HOST: Self = if cfg!(target_endian = "big") {
+        Self::Big
+    } else {
+        Self::Little
+    };
+
+    /// Four bytes as a number.
+    pub fn u32(self, bytes: [u8; 4]) -> u32 {
+        match self {
+            Self::Little => u32::from_le_bytes(bytes),
+            Self::Big => u32::from_be_bytes(bytes),
+        }
+    }
+
+    /// Two bytes as a number.
+    pub fn u16(self, bytes: [u8; 2]) -> u16 {
+        match self {
+            Self::Little => u16::from_le_bytes(bytes),
+            Self::Big => u16::from_be_bytes(bytes),
+        }
+    }
+
+    /// A number as four bytes.
+    pub fn bytes32(self, value: u32) -> [u8; 4] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Big => value.to_be_bytes(),
+        }
+    }
+
+    /// A number as two bytes.
+    pub fn bytes16(self, value: u16) -> [u8; 2] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Big => value.to_be_bytes(),
+        }
+    }
+}
+
+impl std::fmt::Display for Endian {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Little => "little",
+            Self::Big => "big",
+        })
     }
 }
 

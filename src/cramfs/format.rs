@@ -4,6 +4,8 @@
 //! An image is in the byte order of the machine that it was made for. The other order is no plain swap: the inode is
 //! three words of C bitfields, and bitfields start at the other end of a word there, so they repack.
 
+pub use crate::units::Endian;
+
 /// `magic` of the superblock, read in the image's own byte order.
 pub const MAGIC: u32 = 0x28cd_3d45;
 /// `signature` of the superblock.
@@ -45,66 +47,6 @@ pub const BLOCK_UNCOMPRESSED: u32 = 1 << 31;
 pub const BLOCK_DIRECT: u32 = 1 << 30;
 /// Both.
 pub const BLOCK_FLAGS: u32 = BLOCK_UNCOMPRESSED | BLOCK_DIRECT;
-
-/// Byte order of an image.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Endian {
-    /// Least significant byte first.
-    Little,
-    /// Most significant byte first.
-    Big,
-}
-
-impl Endian {
-    /// The byte order of the machine this was compiled for.
-    pub const HOST: Self = if cfg!(target_endian = "big") {
-        Self::Big
-    } else {
-        Self::Little
-    };
-
-    /// Four bytes as a number.
-    pub fn u32(self, bytes: [u8; 4]) -> u32 {
-        match self {
-            Self::Little => u32::from_le_bytes(bytes),
-            Self::Big => u32::from_be_bytes(bytes),
-        }
-    }
-
-    /// Two bytes as a number.
-    pub fn u16(self, bytes: [u8; 2]) -> u16 {
-        match self {
-            Self::Little => u16::from_le_bytes(bytes),
-            Self::Big => u16::from_be_bytes(bytes),
-        }
-    }
-
-    /// A number as four bytes.
-    pub fn bytes32(self, value: u32) -> [u8; 4] {
-        match self {
-            Self::Little => value.to_le_bytes(),
-            Self::Big => value.to_be_bytes(),
-        }
-    }
-
-    /// A number as two bytes.
-    pub fn bytes16(self, value: u16) -> [u8; 2] {
-        match self {
-            Self::Little => value.to_le_bytes(),
-            Self::Big => value.to_be_bytes(),
-        }
-    }
-}
-
-impl std::fmt::Display for Endian {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Little => "little",
-            Self::Big => "big",
-        })
-    }
-}
 
 /// Hands out consecutive fields of a fixed array.
 struct Fields<'a>(&'a [u8]);
