@@ -1,7 +1,12 @@
 //! cramfs: the image format. [`format`](mod@format) has the bytes, [`reader`] what they mean.
 
+mod directory;
 pub mod format;
+mod inode;
+mod lookup;
 pub mod reader;
 
 pub use format::Endian;
-pub use reader::{Entry, Image, Inode, InodeKind};
+pub use inode::{Entry, Inode, InodeKind};
+pub use lookup::Resolved;
+pub use reader::{Block, Image};
