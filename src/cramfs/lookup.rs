@@ -44,7 +44,7 @@ impl Image {
     /// As [`Image::lookup`].
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
         self.walk(path, follow_last)
-            .map_err(|err| err.context(String::from_utf8_lossy(path)))
+            .map_err(|err| err.context(show_path(path)))
     }
 
     fn walk(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
@@ -62,10 +62,7 @@ impl Image {
             if here.kind != InodeKind::Directory {
                 return Err(Error::new(
                     Kind::NotDirectory,
-                    format!(
-                        "{} is not a directory",
-                        String::from_utf8_lossy(&path_of(&stack))
-                    ),
+                    format!("{} is not a directory", show_path(&path_of(&stack))),
                 ));
             }
             match name.as_slice() {
@@ -143,4 +140,22 @@ fn path_of(stack: &[Entry]) -> Vec<u8> {
         path.push(b'/');
     }
     path
+}
+
+/// A path for a message: it may come from a hostile image, so control characters are escaped and a long one is cut.
+pub fn show_path(path: &[u8]) -> String {
+    const SHOWN_BYTES: usize = 300;
+    let mut shown = String::new();
+    for c in String::from_utf8_lossy(path).chars() {
+        if shown.len() > SHOWN_BYTES {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }

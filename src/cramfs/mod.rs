@@ -8,5 +8,5 @@ pub mod reader;
 
 pub use format::Endian;
 pub use inode::{Entry, Inode, InodeKind};
-pub use lookup::Resolved;
+pub use lookup::{Resolved, show_path};
 pub use reader::{Block, Image};

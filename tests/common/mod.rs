@@ -6,6 +6,7 @@
 )]
 
 pub mod image_bytes;
+pub mod oracle;
 
 use std::io;
 use std::path::PathBuf;
@@ -138,5 +139,17 @@ impl ReadAt for Counted {
     fn read_exact_at(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
         self.reads.fetch_add(usize::from(!buf.is_empty()), Relaxed);
         self.bytes.as_slice().read_exact_at(buf, at)
+    }
+}
+
+/// The configuration of every property test: `XIP_FUZZ_CASES` cases, else `default`; nothing is written to the tree.
+pub fn cases(default: u32) -> proptest::test_runner::Config {
+    let cases = std::env::var("XIP_FUZZ_CASES").map_or(default, |cases| {
+        cases.parse().expect("XIP_FUZZ_CASES is a number")
+    });
+    proptest::test_runner::Config {
+        cases,
+        failure_persistence: None,
+        ..Default::default()
     }
 }
