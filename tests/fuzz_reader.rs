@@ -203,7 +203,7 @@ fn the_seeds_are_sound() {
 }
 
 proptest! {
-    #![proptest_config(cases(500))]
+    #![proptest_config(cases(2000))]
 
     // Invariant: a damaged image is read, or refused with a place, within two seconds.
     #[test]
