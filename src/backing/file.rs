@@ -1,10 +1,12 @@
 //! An image in an ordinary file: works everywhere, unprivileged, and runs from the page cache.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use super::ReadAt;
 use crate::error::{Error, Result};
@@ -39,14 +41,19 @@ impl FileBacking {
     /// Opens the image file at `path`, which is kept as an absolute path.
     ///
     /// # Errors
-    /// If it cannot be opened or is neither a regular file nor a block device.
+    /// If it cannot be opened or is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
         super::spec::require_file_spec(path)?;
         let fail = |what: &str, err: io::Error| {
             Error::failed(format!("{}: {what}: {err}", path.display()))
         };
         let absolute = std::path::absolute(path).map_err(|err| fail("absolute path", err))?;
-        let file = File::open(path).map_err(|err| fail("open", err))?;
+        // O_NONBLOCK: a FIFO of that name must be refused, not waited for. It means nothing to a regular file.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)
+            .map_err(|err| fail("open", err))?;
         let stat = file.metadata().map_err(|err| fail("fstat", err))?;
         if !stat.is_file() {
             return Err(Error::failed(format!(

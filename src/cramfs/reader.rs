@@ -1,136 +1,24 @@
-//! Reads an image: superblock, directories, paths, block pointers, file contents.
+//! Reads an image: superblock, directories, block pointers, file contents.
 //!
 //! Everything in an image is hostile. Nothing here indexes or wraps; every allocation is bounded by the bytes that
 //! really are in the image, not by what a header claims; every error names the inode and the offset. [`Image::open`]
 //! accepts whatever can be looked at; [`Image::require_runnable`] is the narrow gate for what Linux would mount.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
+use super::directory::Entries;
 use super::format::{
-    self, BlockPointer, Endian, INODE_BYTES, PointerTarget, RawInode, RawSuper, SUPER_BYTES,
+    self, BlockPointer, Endian, INODE_BYTES, PointerTarget, RawSuper, SUPER_BYTES,
     SUPER_CRC_OFFSET, SUPER_OFFSETS, flags,
 };
+use super::inode::{Entry, Inode, InodeKind};
 use crate::backing::ReadAt;
 use crate::error::{Error, Kind, Result};
 use crate::units::{BLOCK_BYTES, ImageOffset};
 
-/// Most symbolic links that a path may go through: path_resolution(7), `MAXSYMLINKS`.
-const MAX_SYMLINKS: usize = 40;
 /// Longest symbolic link target in bytes: `PATH_MAX` less its NUL.
 const MAX_LINK_BYTES: u64 = 4095;
-
-/// What an inode is, from its `st_mode`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum InodeKind {
-    /// Regular file.
-    File,
-    /// Directory.
-    Directory,
-    /// Symbolic link.
-    Symlink,
-    /// Character device.
-    CharDevice,
-    /// Block device.
-    BlockDevice,
-    /// Named pipe.
-    Fifo,
-    /// Socket.
-    Socket,
-    /// None that Linux knows.
-    Unknown,
-}
-
-impl InodeKind {
-    fn of_mode(mode: u16) -> Self {
-        match mode >> 12 {
-            0o10 => Self::File,
-            0o04 => Self::Directory,
-            0o12 => Self::Symlink,
-            0o02 => Self::CharDevice,
-            0o06 => Self::BlockDevice,
-            0o01 => Self::Fifo,
-            0o14 => Self::Socket,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// Does its offset lead to data? (`fs/cramfs/inode.c cramino()`: for the others it is meaningless.)
-    pub fn has_data(self) -> bool {
-        matches!(self, Self::File | Self::Directory | Self::Symlink)
-    }
-}
-
-/// An inode and where it was found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Inode {
-    /// Where the 12 bytes of the inode lie.
-    pub at: ImageOffset,
-    /// Type.
-    pub kind: InodeKind,
-    /// `st_mode`, type included.
-    pub mode: u16,
-    /// Owner.
-    pub uid: u16,
-    /// Group.
-    pub gid: u8,
-    /// Bytes of a file, directory or link; 0 for the rest.
-    pub size: u64,
-    /// `major << 8 | minor` of a device (`old_decode_dev()`); 0 for the rest.
-    pub rdev: u16,
-    /// Where the data (block pointers, entries) starts; 0 if there is none.
-    pub data: ImageOffset,
-}
-
-impl Inode {
-    fn new(raw: &RawInode, at: u64) -> Self {
-        let kind = InodeKind::of_mode(raw.mode);
-        let device = matches!(kind, InodeKind::CharDevice | InodeKind::BlockDevice);
-        let data = if kind.has_data() && raw.size != 0 {
-            u64::from(raw.offset_words) << 2
-        } else {
-            0
-        };
-        Self {
-            at: ImageOffset(at),
-            kind,
-            mode: raw.mode,
-            uid: raw.uid,
-            gid: raw.gid,
-            size: if kind.has_data() {
-                u64::from(raw.size)
-            } else {
-                0
-            },
-            rdev: if device { raw.size as u16 } else { 0 },
-            data: ImageOffset(data),
-        }
-    }
-
-    /// The inode number that Linux shows: the data's offset where there is data, else one more than the inode's own
-    /// (`fs/cramfs/inode.c cramino()`). Files with the same data have the same number.
-    pub fn number(&self) -> u64 {
-        if self.data.0 != 0 {
-            self.data.0
-        } else {
-            self.at.0 + 1
-        }
-    }
-
-    /// How many 4 KiB blocks, and so block pointers, a file or link has.
-    pub fn block_count(&self) -> u64 {
-        self.size.div_ceil(BLOCK_BYTES)
-    }
-}
-
-/// A directory entry.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
-    /// The name, without its padding.
-    pub name: Vec<u8>,
-    /// What it names.
-    pub inode: Inode,
-}
 
 /// Where one block of a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,7 +80,7 @@ impl Image {
             let mut buf = [0; SUPER_BYTES as usize];
             match bytes.read_exact_at(&mut buf, super_at) {
                 Ok(()) => {}
-                Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => continue,
+                Err(err) if err.kind() == ErrorKind::UnexpectedEof => continue,
                 Err(err) => {
                     return Err(Error::failed(format!(
                         "superblock at {super_at:#x}: read: {err}"
@@ -252,6 +140,13 @@ impl Image {
     /// # Errors
     /// [`Kind::BadImage`], with what is wrong.
     pub fn require_runnable(&self) -> Result<()> {
+        let v2 = self.raw.flags & flags::FSID_V2 != 0;
+        if v2 && u64::from(self.raw.size) < self.super_at + SUPER_BYTES {
+            return Err(Error::bad_image(format!(
+                "the superblock at {:#x} says that the image is {:#x} bytes long: too few to hold it",
+                self.super_at, self.raw.size
+            )));
+        }
         let unknown = self.raw.flags & !flags::SUPPORTED;
         if unknown != 0 {
             return Err(Error::bad_image(format!(
@@ -282,16 +177,10 @@ impl Image {
         Ok(())
     }
 
-    /// The root directory. Its mode is widened as Linux does (`cramfs_read_super()`: mkcramfs writes odd ones).
+    /// The root directory, with the mode and the number that Linux gives it.
     pub fn root(&self) -> Inode {
-        let mut raw = self.raw.root;
-        raw.mode |= 0o555;
-        let mut root = Inode::new(&raw, self.super_at + SUPER_BYTES - INODE_BYTES);
-        if root.data.0 == 0 {
-            // Linux numbers an empty root 1, whatever its superblock's place.
-            root.at = ImageOffset(0);
-        }
-        root
+        let at = self.super_at + SUPER_BYTES - INODE_BYTES;
+        Inode::root(&self.raw.root, at)
     }
 
     /// Copies bytes out of the image.
@@ -305,9 +194,15 @@ impl Image {
         if !inside {
             return Err(self.outside(at, buf.len() as u64));
         }
-        self.bytes
-            .read_exact_at(buf, at)
-            .map_err(|err| Error::failed(format!("read {:#x} bytes at {at:#x}: {err}", buf.len())))
+        let len = buf.len();
+        self.bytes.read_exact_at(buf, at).map_err(|err| {
+            if err.kind() == ErrorKind::UnexpectedEof {
+                return Error::bad_image(format!(
+                    "bytes {at:#x}+{len:#x} are gone: the image has shrunk since it was opened"
+                ));
+            }
+            Error::failed(format!("read {len:#x} bytes at {at:#x}: {err}"))
+        })
     }
 
     fn outside(&self, at: u64, len_bytes: u64) -> Error {
@@ -369,47 +264,43 @@ impl Image {
         )))
     }
 
+    /// The first `len_bytes` bytes of an inode's data: its entries or block pointers.
+    fn read_data(&self, inode: &Inode, len_bytes: u64) -> Result<Vec<u8>> {
+        let start = inode.data.0;
+        if start < self.super_at + SUPER_BYTES && self.super_at < start + len_bytes {
+            return Err(Error::bad_image(format!(
+                "its data at {start:#x} lies in the superblock"
+            )));
+        }
+        self.read_vec(start, len_bytes)
+    }
+
+    /// The bytes of a directory.
+    pub(super) fn read_directory(&self, dir: &Inode) -> Result<Vec<u8>> {
+        if dir.kind != InodeKind::Directory {
+            return Err(Error::new(Kind::NotDirectory, "not a directory"));
+        }
+        if dir.size == 0 {
+            return Ok(Vec::new());
+        }
+        self.read_data(dir, dir.size)
+            .map_err(|err| err.context(format!("directory with the inode at {}", dir.at)))
+    }
+
     /// The entries of a directory, in the image's order, without `.` and `..`.
     ///
     /// # Errors
     /// [`Kind::NotDirectory`]; [`Kind::BadImage`] for data outside the image, an entry that does not fit, an empty
     /// name or one that no path can hold.
     pub fn entries(&self, dir: &Inode) -> Result<Vec<Entry>> {
-        if dir.kind != InodeKind::Directory {
-            return Err(Error::new(Kind::NotDirectory, "not a directory"));
-        }
-        let data = self.read_vec(dir.data.0, dir.size)?;
-        let mut entries = Vec::new();
-        let mut rest = data.as_slice();
-        while !rest.is_empty() {
-            let at = dir.data.0 + (data.len() - rest.len()) as u64;
-            let bad = |what: &str| Error::bad_image(format!("directory entry at {at:#x}: {what}"));
-            let (head, after) = rest
-                .split_first_chunk()
-                .ok_or_else(|| bad("cut off by the directory's end"))?;
-            let raw = RawInode::decode(head, self.endian);
-            let (padded, after) = after
-                .split_at_checked(usize::from(raw.namelen_words) * 4)
-                .ok_or_else(|| bad("its name is cut off by the directory's end"))?;
-            let name_len = padded
-                .iter()
-                .rposition(|&byte| byte != 0)
-                .map_or(0, |last| last + 1);
-            let name = padded.get(..name_len).unwrap_or_default();
-            match name {
-                b"" => return Err(bad("empty name")),
-                b"." | b".." => return Err(bad("named . or ..")),
-                _ if name.contains(&b'/') => return Err(bad("a / in its name")),
-                _ if name.contains(&0) => return Err(bad("a NUL in its name")),
-                _ => {}
-            }
-            entries.push(Entry {
-                name: name.to_vec(),
-                inode: Inode::new(&raw, at),
-            });
-            rest = after;
-        }
-        Ok(entries)
+        let data = self.read_directory(dir)?;
+        Entries::new(&data, dir.data.0, self.endian)
+            .map(|entry| {
+                let (name, inode) = entry?;
+                let name = name.to_vec();
+                Ok(Entry { name, inode })
+            })
+            .collect()
     }
 
     /// The target of a symbolic link.
@@ -429,109 +320,21 @@ impl Image {
         }
     }
 
-    /// Looks a path up as if the image were the root: absolute links start there, `..` at the root stays there, the
-    /// last component is followed if it is a link.
-    ///
-    /// # Errors
-    /// [`Kind::NotFound`], [`Kind::NotDirectory`], [`Kind::SymlinkLoop`], [`Kind::BadImage`]; the path is in the text.
-    pub fn lookup(&self, path: &[u8]) -> Result<Inode> {
-        self.resolve(path, true).map(|found| found.inode)
-    }
-
-    /// The same, without following a link in the last component.
-    ///
-    /// # Errors
-    /// As [`Image::lookup`].
-    pub fn lookup_nofollow(&self, path: &[u8]) -> Result<Inode> {
-        self.resolve(path, false).map(|found| found.inode)
-    }
-
-    /// The same, with the path that it came to: no links, no `.` or `..`.
-    ///
-    /// # Errors
-    /// As [`Image::lookup`].
-    pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
-        self.walk(path, follow_last)
-            .map_err(|err| err.context(String::from_utf8_lossy(path)))
-    }
-
-    fn walk(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
-        // The directories from the root to where the walk is, each with the name it was found by.
-        let mut stack: Vec<Entry> = Vec::new();
-        let mut todo: Vec<Vec<u8>> = components(path);
-        let trailing_slash = path.ends_with(b"/") || path.ends_with(b"/.");
-        let mut links = 0;
-        while let Some(name) = todo.pop() {
-            let here = stack.last().map_or_else(|| self.root(), |top| top.inode);
-            if here.kind != InodeKind::Directory {
-                return Err(Error::new(
-                    Kind::NotDirectory,
-                    "a component is not a directory",
-                ));
-            }
-            match name.as_slice() {
-                b"." => continue,
-                b".." => {
-                    stack.pop();
-                    continue;
-                }
-                _ => {}
-            }
-            let Some(entry) = self
-                .entries(&here)?
-                .into_iter()
-                .find(|entry| entry.name == name)
-            else {
-                return Err(Error::new(Kind::NotFound, "not in the image"));
-            };
-            let is_last = todo.is_empty();
-            if entry.inode.kind == InodeKind::Symlink && (!is_last || follow_last || trailing_slash)
-            {
-                links += 1;
-                if links > MAX_SYMLINKS {
-                    return Err(Error::new(
-                        Kind::SymlinkLoop,
-                        "too many symbolic links (ELOOP)",
-                    ));
-                }
-                let target = self.read_link(&entry.inode)?;
-                if target.starts_with(b"/") {
-                    stack.clear();
-                }
-                todo.extend(components(&target));
-            } else {
-                stack.push(entry);
-            }
-        }
-        let inode = stack.last().map_or_else(|| self.root(), |top| top.inode);
-        if trailing_slash && inode.kind != InodeKind::Directory {
-            return Err(Error::new(Kind::NotDirectory, "not a directory"));
-        }
-        let mut path = Vec::new();
-        for entry in &stack {
-            path.push(b'/');
-            path.extend_from_slice(&entry.name);
-        }
-        if path.is_empty() {
-            path.push(b'/');
-        }
-        Ok(Resolved { inode, path })
-    }
-
     /// Where every block of a file or link is.
     ///
     /// # Errors
-    /// [`Kind::BadImage`] for pointers or blocks outside the image, backwards or over-long; the block is named.
+    /// [`Kind::NotRunnable`] for a directory; [`Kind::BadImage`] for pointers or blocks outside the image, backwards or
+    /// over-long; the block is named.
     pub fn blocks(&self, inode: &Inode) -> Result<Vec<Block>> {
         let fail = |err: Error| err.context(format!("inode at {}", inode.at));
+        if inode.kind == InodeKind::Directory {
+            return Err(fail(Error::not_runnable("a directory (EISDIR)")));
+        }
         let count = inode.block_count();
         if count == 0 {
             return Ok(Vec::new());
         }
-        if inode.data.0 < SUPER_BYTES {
-            return Err(fail(Error::bad_image("its data lies in the superblock")));
-        }
-        let table = self.read_vec(inode.data.0, count * 4).map_err(fail)?;
+        let table = self.read_data(inode, count * 4).map_err(fail)?;
         let mut blocks = Vec::with_capacity(count as usize);
         // Where a block starts that is not direct: where the one before it ends.
         let mut previous_end = inode.data.0 + count * 4;
@@ -615,8 +418,8 @@ impl Image {
                     Error::bad_image(format!("compressed block at {at}: {what}"))
                 })?;
                 let len = len.min(buf.len());
-                for (to, from) in buf.iter_mut().zip(page.iter().take(len)) {
-                    *to = *from;
+                if let (Some(to), Some(from)) = (buf.get_mut(..len), page.get(..len)) {
+                    to.copy_from_slice(from);
                 }
                 Ok(())
             }
@@ -640,24 +443,6 @@ impl Image {
         }
         Ok(bytes)
     }
-}
-
-/// Where a path leads.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Resolved {
-    /// What is there.
-    pub inode: Inode,
-    /// The same place by a path without links.
-    pub path: Vec<u8>,
-}
-
-/// The components of a path, last first.
-fn components(path: &[u8]) -> Vec<Vec<u8>> {
-    path.split(|&byte| byte == b'/')
-        .filter(|name| !name.is_empty())
-        .rev()
-        .map(<[u8]>::to_vec)
-        .collect()
 }
 
 /// Inflates a zlib stream that must end within `out`.
