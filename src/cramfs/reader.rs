@@ -451,11 +451,11 @@ impl Image {
     /// # Errors
     /// As [`Image::lookup`].
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
-        self.walk(path, follow_last)
+        self.follow(path, follow_last)
             .map_err(|err| err.context(String::from_utf8_lossy(path)))
     }
 
-    fn walk(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
+    fn follow(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
         // The directories from the root to where the walk is, each with the name it was found by.
         let mut stack: Vec<Entry> = Vec::new();
         let mut todo: Vec<Vec<u8>> = components(path);
@@ -661,7 +661,7 @@ fn components(path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Inflates a zlib stream that must end within `out`.
-fn inflate(stream: &[u8], out: &mut [u8]) -> Result<usize, &'static str> {
+pub(super) fn inflate(stream: &[u8], out: &mut [u8]) -> Result<usize, &'static str> {
     let mut zlib = flate2::Decompress::new(true);
     match zlib.decompress(stream, out, flate2::FlushDecompress::Finish) {
         Ok(flate2::Status::StreamEnd) => Ok(zlib.total_out() as usize),
