@@ -172,7 +172,7 @@ fn exercise(bytes: &[u8]) {
             match inode.kind {
                 InodeKind::Directory => dirs.push(inode),
                 InodeKind::Symlink => {
-                    drop(image.read_link(&inode).map_err(|err| assert_honest(&err)))
+                    drop(image.read_link(&inode).map_err(|err| assert_honest(&err)));
                 }
                 _ => match image.blocks(&inode) {
                     Ok(_) => drop(check_file(&image, bytes, &inode)),

@@ -392,7 +392,7 @@ fn sixteen_mebibytes_of_nothing_are_lawful_and_no_more_than_that() {
     let same = file(
         [first]
             .into_iter()
-            .chain(vec![pointer(at / 4 | 3 << 30); 4095]),
+            .chain(vec![pointer((at / 4) | (3 << 30)); 4095]),
     );
     let image = ImageBytes::new(dir([
         ("holes", holes),

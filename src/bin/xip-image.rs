@@ -1,3 +1,465 @@
 //! Builds and inspects cramfs images.
 
-fn main() {}
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use xip_run::backing::FileBacking;
+use xip_run::cramfs::build::{self, BuildOptions};
+use xip_run::cramfs::check::{Severity, check};
+use xip_run::cramfs::dump;
+use xip_run::cramfs::extract::{self, ExtractOptions};
+use xip_run::cramfs::tree::ScanOptions;
+use xip_run::cramfs::writer::{Layout, Summary};
+use xip_run::cramfs::xip::XipPolicy;
+use xip_run::cramfs::{Endian, Image, InodeKind};
+use xip_run::error::{Error, Kind, Result};
+use xip_run::inspect;
+use xip_run::units::PageSize;
+
+/// Builds, checks, lists, reads, unpacks and pictures cramfs images whose programs can run in place from flash.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Example: make an image of a root directory and see that its programs can run in place
+  xip-image build rootfs/ rootfs.cramfs
+  xip-image map rootfs.cramfs
+
+Exit code: 0 done; 125 failed, or the image is bad; 126 not a directory, or too many links; 127 no such path."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Build(Build),
+    Ls(Ls),
+    Cat(Cat),
+    Extract(Extract),
+    /// Find what is wrong with an image: everything Linux would trip on, and what looks odd.
+    ///
+    /// Fails (125) if there are errors; warnings and notes are only printed.
+    #[command(
+        after_help = "Example:\n  xip-image check rootfs.cramfs && flashcp rootfs.cramfs /dev/mtd3"
+    )]
+    Check(One),
+    /// Show the superblock, whether the CRC is right, what there is and how much can run in place.
+    #[command(after_help = "Example:\n  xip-image info --json rootfs.cramfs | jq .pages")]
+    Info(One),
+    /// Show where every file's blocks lie and which pages can be mapped, then every byte of the image.
+    ///
+    /// A page that is not direct is listed with the reason: compressed, hole, not-consecutive, misaligned (for kernels with
+    /// that page size), shared-last-page, beyond-image.
+    #[command(after_help = "Example:\n  xip-image map rootfs.cramfs | less")]
+    Map(One),
+}
+
+/// Make an image from a directory.
+///
+/// The blocks of programs and libraries that are mapped when they run are kept as they are, on page boundaries, so that
+/// they can be mapped straight from flash; everything else is compressed. The same tree gives the same image, byte for
+/// byte. OUTPUT is written whole or not at all. Equal files are stored once. Sockets and fifos are kept as what they are.
+/// An image in which nothing runs in place (--xip=none) is one that every cramfs driver and tool can read, however old.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  xip-image build rootfs/ rootfs.cramfs
+  xip-image build --xip=auto --xip='/usr/share/fonts/**' rootfs/ rootfs.cramfs
+  xip-image build --page-size 65536 --endian big --squash-owner rootfs/ rootfs.cramfs")]
+struct Build {
+    /// The directory that becomes the image's root.
+    root: PathBuf,
+    /// The image to write.
+    output: PathBuf,
+    /// What runs in place; may be given several times.
+    ///
+    /// auto (the default): the loaded parts of every ELF program and library, 32 or 64 bits, either byte order.
+    /// none: nothing; the smallest image. all: every regular file, whole. Anything else is a glob for paths in the image
+    /// of files to keep whole, `*` within a directory and `**` across them; then auto has to be given too to count.
+    #[arg(long, value_name = "auto|none|all|GLOB", num_args = 1)]
+    xip: Vec<String>,
+    /// Compress writable segments (.data) too: less flash, but RAM is filled from them when a program starts.
+    #[arg(long)]
+    compress_data: bool,
+    /// Alignment in bytes of what runs in place: 4096, 16384 or 65536.
+    ///
+    /// It must be the page size of the kernel that will run from the image, or larger: 4096 nearly everywhere, 16384 or
+    /// 65536 on arm64 kernels built so. A larger one costs about half of it for every program and library.
+    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = page_size)]
+    page_size: PageSize,
+    /// Byte order of the machine that will mount the image.
+    #[arg(long, value_enum, default_value_t = ByteOrder::Host)]
+    endian: ByteOrder,
+    /// A name to keep in the superblock, at most 16 bytes.
+    #[arg(long, default_value = "Compressed", value_parser = image_name)]
+    name: String,
+    /// A number to keep in the superblock.
+    #[arg(long, default_value_t = 0)]
+    edition: u32,
+    /// Leave 512 bytes before the superblock, for a boot sector.
+    #[arg(long)]
+    pad: bool,
+    /// Make user 0, group 0 own everything.
+    #[arg(long)]
+    squash_owner: bool,
+    /// Leave out what cannot be read, with a warning, instead of failing.
+    #[arg(long)]
+    skip_unreadable: bool,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ByteOrder {
+    Little,
+    Big,
+    Host,
+}
+
+/// List what is in an image.
+#[derive(Args)]
+#[command(after_help = "\
+Example: every set-user-ID file
+  xip-image ls -lR rootfs.cramfs | grep '^-..s'
+
+Bytes of a name that are not UTF-8 are shown as \\xff, control characters as \\n, a backslash as \\\\.")]
+struct Ls {
+    /// The image file.
+    image: PathBuf,
+    /// What to list: a directory's entries, or a file.
+    #[arg(default_value = "/")]
+    path: PathBuf,
+    /// Mode, owner, group, size, target.
+    #[arg(short, long)]
+    long: bool,
+    /// Directories below as well, each entry with its path.
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// Print an array of JSON objects.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Write files of an image to standard output.
+///
+/// Symbolic links are followed inside the image, whose root is `/`.
+#[derive(Args)]
+#[command(after_help = "Example:\n  xip-image cat rootfs.cramfs /etc/passwd")]
+struct Cat {
+    /// The image file.
+    image: PathBuf,
+    /// Paths in the image.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+}
+
+/// Unpack an image into a new or empty directory.
+///
+/// Nothing is written outside it, whatever the names and links in the image say. Permissions are kept, but without
+/// set-user-ID and set-group-ID; files belong to you; devices are left out. All that needs root and --special. At the first
+/// entry that cannot be made it stops.
+#[derive(Args)]
+#[command(after_help = "Example:\n  xip-image extract rootfs.cramfs rootfs/")]
+struct Extract {
+    /// The image file.
+    image: PathBuf,
+    /// The directory to make, or an empty one.
+    dest: PathBuf,
+    /// Make devices, keep owners, set-user-ID and set-group-ID bits (as root).
+    #[arg(long)]
+    special: bool,
+    /// Stop before writing more than this; every entry counts as 4096 besides its contents.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 30)]
+    max_bytes: u64,
+    /// Print what was unpacked as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct One {
+    /// The image file.
+    image: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn page_size(text: &str) -> Result<PageSize, String> {
+    text.parse()
+        .ok()
+        .and_then(PageSize::new)
+        .ok_or_else(|| "a page has 4096, 16384 or 65536 bytes".to_owned())
+}
+
+fn image_name(text: &str) -> Result<String, String> {
+    if text.len() <= 16 {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{} bytes; the superblock has room for 16",
+            text.len()
+        ))
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(err) => {
+            // --help and --version are no failure.
+            let _ = err.print();
+            return ExitCode::from(if err.use_stderr() {
+                Kind::Failed.exit_code()
+            } else {
+                0
+            });
+        }
+    };
+    let done = match cli.command {
+        Command::Build(args) => args.run(),
+        Command::Ls(args) => args.run(),
+        Command::Cat(args) => args.run(),
+        Command::Extract(args) => args.run(),
+        Command::Check(args) => args.check(),
+        Command::Info(args) => open(&args.image)
+            .and_then(|image| inspect::info(&image))
+            .and_then(|info| args.print(&info)),
+        Command::Map(args) => open(&args.image)
+            .and_then(|image| inspect::map(&image))
+            .and_then(|map| args.print(&map)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("xip-image: {err}");
+            ExitCode::from(err.kind().exit_code())
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Image> {
+    Image::open(FileBacking::open(path)?).map_err(|err| err.context(path.display()))
+}
+
+/// Writes to standard output. If nobody reads it any more, there is nothing left to do.
+fn output(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        done => done.map_err(|err| Error::failed(format!("standard output: {err}"))),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    output(|out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        writeln!(out)
+    })
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("xip-image: warning: {warning}");
+    }
+}
+
+impl Build {
+    fn run(self) -> Result<()> {
+        let options = BuildOptions {
+            scan: ScanOptions {
+                squash_owner: self.squash_owner,
+                skip_unreadable: self.skip_unreadable,
+            },
+            layout: Layout {
+                endian: match self.endian {
+                    ByteOrder::Little => Endian::Little,
+                    ByteOrder::Big => Endian::Big,
+                    ByteOrder::Host => Endian::HOST,
+                },
+                page: self.page_size,
+                name: self.name.into_bytes(),
+                edition: self.edition,
+                pad: self.pad,
+            },
+            xip: XipPolicy::new(&self.xip, self.compress_data)?,
+        };
+        let bar = if io::stderr().is_terminal() {
+            ProgressBar::no_length()
+        } else {
+            ProgressBar::hidden()
+        };
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta}") {
+            bar.set_style(style);
+        }
+        let summary = build::build(&self.root, &self.output, &options, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        let summary = summary?;
+        warn(&summary.warnings);
+        if self.json {
+            print_json(&summary)
+        } else {
+            output(|out| print_summary(out, &self.output, &summary))
+        }
+    }
+}
+
+fn print_summary(out: &mut dyn Write, image: &Path, summary: &Summary) -> io::Result<()> {
+    let Summary {
+        files,
+        directories,
+        symlinks,
+        special_files,
+        shared_files,
+        content_bytes,
+        image_bytes,
+        in_place_files,
+        in_place_bytes,
+        padding_bytes,
+        warnings: _,
+    } = summary;
+    let percent = |part: &u64| (100 * part).checked_div(*image_bytes).unwrap_or(0);
+    writeln!(out, "{}", image.display())?;
+    writeln!(
+        out,
+        "  {files} files ({shared_files} the same as another), {directories} directories, {symlinks} links, {special_files} special files"
+    )?;
+    writeln!(
+        out,
+        "  {image_bytes:>10} bytes of flash for {content_bytes} bytes of files"
+    )?;
+    writeln!(
+        out,
+        "  {in_place_bytes:>10} bytes can run in place, in {in_place_files} files ({} %)",
+        percent(in_place_bytes)
+    )?;
+    writeln!(
+        out,
+        "  {padding_bytes:>10} bytes are padding ({} %)",
+        percent(padding_bytes)
+    )
+}
+
+impl Ls {
+    fn run(self) -> Result<()> {
+        let image = open(&self.image)?;
+        let list = dump::list(&image, self.path.as_os_str().as_bytes(), self.recursive)?;
+        if self.json {
+            return print_json(&list.collect::<Result<Vec<_>>>()?);
+        }
+        let mut failed = None;
+        output(|out| {
+            for listed in list {
+                match listed {
+                    Ok(listed) if self.long => writeln!(out, "{listed}")?,
+                    Ok(listed) => writeln!(out, "{}", listed.path)?,
+                    // The rest is still worth seeing.
+                    Err(err) => {
+                        eprintln!("xip-image: {err}");
+                        failed = Some(err);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        failed.map_or(Ok(()), |err| {
+            Err(Error::new(err.kind(), "not everything could be listed"))
+        })
+    }
+}
+
+impl Cat {
+    fn run(self) -> Result<()> {
+        let image = open(&self.image)?;
+        for path in &self.paths {
+            let path = path.as_os_str().as_bytes();
+            let inode = image.lookup(path)?;
+            let fail = |err: Error| err.context(dump::printable(path));
+            if inode.kind != InodeKind::File {
+                return Err(fail(Error::failed("not a regular file")));
+            }
+            let bytes = image.read_file(&inode).map_err(fail)?;
+            output(|out| out.write_all(&bytes))?;
+        }
+        Ok(())
+    }
+}
+
+impl Extract {
+    fn run(self) -> Result<()> {
+        let image = open(&self.image)?;
+        let options = ExtractOptions {
+            special: self.special,
+            max_bytes: self.max_bytes,
+        };
+        let done = extract::extract(&image, &self.dest, options)?;
+        warn(&done.skipped);
+        if self.json {
+            return print_json(&done);
+        }
+        output(|out| {
+            writeln!(
+                out,
+                "{}: {} entries, {} bytes",
+                self.dest.display(),
+                done.entries,
+                done.bytes
+            )
+        })
+    }
+}
+
+impl One {
+    fn print<T: Serialize + std::fmt::Display>(&self, value: &T) -> Result<()> {
+        if self.json {
+            print_json(value)
+        } else {
+            output(|out| writeln!(out, "{value}"))
+        }
+    }
+
+    fn check(self) -> Result<()> {
+        let report = check(&open(&self.image)?);
+        let (errors, warnings) = (
+            report.count(Severity::Error),
+            report.count(Severity::Warning),
+        );
+        if self.json {
+            print_json(&report)?;
+        } else {
+            output(|out| {
+                for finding in &report.findings {
+                    writeln!(out, "{finding}")?;
+                }
+                let entries = report.entries;
+                writeln!(
+                    out,
+                    "{entries} entries, {errors} errors, {warnings} warnings"
+                )
+            })?;
+        }
+        if report.is_sound() {
+            return Ok(());
+        }
+        let rest = if report.complete {
+            ""
+        } else {
+            ", and not everything was looked at"
+        };
+        Err(Error::bad_image(format!(
+            "{}: {errors} errors{rest}",
+            self.image.display()
+        )))
+    }
+}

@@ -43,11 +43,11 @@ impl Image {
     /// # Errors
     /// As [`Image::lookup`].
     pub fn resolve(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
-        self.walk(path, follow_last)
+        self.follow(path, follow_last)
             .map_err(|err| err.context(show_path(path)))
     }
 
-    fn walk(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
+    fn follow(&self, path: &[u8], follow_last: bool) -> Result<Resolved> {
         if path.is_empty() {
             return Err(Error::new(Kind::NotFound, "an empty path"));
         }

@@ -1,12 +1,24 @@
-//! cramfs: the image format. [`format`](mod@format) has the bytes, [`reader`] what they mean.
+//! cramfs: the image format. [`format`](mod@format) has the bytes, [`reader`] what they mean, [`walk`] visits everything;
+//! [`tree`] and [`writer`] make an image, [`check`] finds what is wrong with one, [`extract`] unpacks it.
 
+pub mod build;
+pub mod check;
 mod directory;
+pub mod dump;
+pub mod extract;
 pub mod file;
 pub mod format;
 mod inode;
 mod lookup;
+mod pack;
 pub mod reader;
+pub mod regions;
+pub mod tree;
+pub mod walk;
+pub mod writer;
+pub mod xip;
 
+pub use check::{Finding, Report, Severity, check};
 pub use file::ImageFile;
 pub use format::Endian;
 pub use inode::{Entry, Inode, InodeKind};

@@ -446,7 +446,7 @@ impl Image {
 }
 
 /// Inflates a zlib stream that must end within `out`.
-fn inflate(stream: &[u8], out: &mut [u8]) -> Result<usize, &'static str> {
+pub(super) fn inflate(stream: &[u8], out: &mut [u8]) -> Result<usize, &'static str> {
     let mut zlib = flate2::Decompress::new(true);
     match zlib.decompress(stream, out, flate2::FlushDecompress::Finish) {
         Ok(flate2::Status::StreamEnd) => Ok(zlib.total_out() as usize),
