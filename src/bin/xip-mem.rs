@@ -10,9 +10,11 @@ use xip_run::report::{self, Observer, Report};
 const EXAMPLE: &str = "\
 Example: a shell started natively and one started in place, side by side
 
-  /bin/busybox sleep 60 &                                          # say it is process 100
-  xip-run --no-root --image rootfs.cramfs /bin/busybox sleep 60 &  # say it is process 101
-  xip-mem --compare 100 101
+  $ /bin/busybox sleep 60 &
+  [1] 100
+  $ xip-run --no-root --image rootfs.cramfs /bin/busybox sleep 60 &
+  [2] 101
+  $ xip-mem --compare 100 101
 
 It works for your own processes; for those of others run it as root.
 Exit code: 0, or 125 if a process could not be measured.";

@@ -1,8 +1,8 @@
 //! Measures a process: which of its bytes run in place, and what RAM the rest costs.
 //!
 //! [`smaps`] and [`status`] parse what the kernel says, [`classify`](fn@classify) names what stands behind a mapping,
-//! [`image_files`] finds the file of an image that a mapping shows, [`summary`] adds it all up. These are pure functions
-//! of captured texts; only [`process`] looks at a live process.
+//! [`image_files`] finds the file of an image that a mapping shows, [`Report`] adds it all up. These are pure functions
+//! of captured texts; only [`observe`] looks at a live process.
 //!
 //! What counts as RAM of a process: its anonymous pages, its page tables, and its share of the page cache. Private_Dirty
 //! never counts: the page cache of a freshly written image file shows as Private_Dirty without being the process's.

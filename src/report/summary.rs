@@ -1,6 +1,6 @@
 //! Adds up what was seen: a row for every mapping, sums by program and segment, totals.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -66,7 +66,8 @@ pub enum Part {
     Relro,
     /// Writable.
     Data,
-    /// Zero pages right after a program's mapping.
+    /// Anonymous pages right after a program's mappings. Behind a library other anonymous memory may join them: the
+    /// kernel shows both as one mapping.
     Bss,
     /// Neither readable nor writable.
     Guard,
@@ -242,8 +243,21 @@ impl Report {
             totals: Totals::default(),
             notes: Vec::new(),
         };
+        let mut with_text = HashSet::new();
         for mapping in mappings {
-            let row = row(mapping, file(mapping), report.rows.last(), &status.name);
+            let adjoining = report
+                .rows
+                .last()
+                .filter(|row| row.end == mapping.start && row.perms.ends_with('p'))
+                .filter(|row| {
+                    matches!(row.class, Class::Flash | Class::CopiedPages)
+                        || with_text.contains(&row.program)
+                })
+                .and_then(|row| row.program.clone());
+            let row = row(mapping, file(mapping), adjoining, &status.name);
+            if row.part == Part::Text {
+                with_text.insert(row.program.clone());
+            }
             if row.class == Class::ImageCache && !report.images.contains(&row.path) {
                 report.images.push(row.path.clone());
             }
@@ -292,7 +306,7 @@ impl Report {
     }
 }
 
-fn row(mapping: &Mapping, file: Option<&MappedFile>, before: Option<&Row>, comm: &str) -> Row {
+fn row(mapping: &Mapping, file: Option<&MappedFile>, adjoining: Option<String>, comm: &str) -> Row {
     let class = classify(mapping, file);
     let size = mapping.size_bytes();
     let copied = match class {
@@ -301,7 +315,7 @@ fn row(mapping: &Mapping, file: Option<&MappedFile>, before: Option<&Row>, comm:
         Class::FlashDax | Class::ImageCache => mapping.anonymous_bytes,
         _ => size,
     };
-    let (program, part) = whose(mapping, class, file, before, comm);
+    let (program, part) = whose(mapping, class, file, adjoining, comm);
     Row {
         start: mapping.start,
         end: mapping.end,
@@ -322,27 +336,22 @@ fn row(mapping: &Mapping, file: Option<&MappedFile>, before: Option<&Row>, comm:
     }
 }
 
-/// Whose a mapping is, and what it is to its program.
+/// Whose a mapping is, and what it is to its program. `adjoining` is the program whose mappings end where this one
+/// starts: its bss and its copied pages follow it without a gap (binfmt_elf.c `elf_load()`).
 fn whose(
     mapping: &Mapping,
     class: Class,
     file: Option<&MappedFile>,
-    before: Option<&Row>,
+    adjoining: Option<String>,
     comm: &str,
 ) -> (Option<String>, Part) {
-    // A program's own bss and its copied pages follow its mappings without a gap (binfmt_elf.c elf_load()).
-    let adjoining = || {
-        before
-            .filter(|row| row.end == mapping.start && row.perms.ends_with('p'))
-            .and_then(|row| row.program.clone())
-    };
     match class {
         Class::Kernel => (None, Part::Kernel),
         Class::Stub => (None, Part::Stub),
-        Class::CopiedPages => (adjoining(), Part::Copied),
+        Class::CopiedPages => (adjoining, Part::Copied),
         Class::Anonymous if mapping.path == b"[heap]" => (None, Part::Heap),
         Class::Anonymous if mapping.path.starts_with(b"[stack") => (None, Part::Stack),
-        Class::Anonymous if mapping.prot.write && mapping.path.is_empty() => match adjoining() {
+        Class::Anonymous if mapping.prot.write && mapping.path.is_empty() => match adjoining {
             Some(program) => (Some(program), Part::Bss),
             None => (None, Part::Anonymous),
         },

@@ -9,14 +9,19 @@ pub fn columns() -> &'static str {
     "\
 Columns, all in KiB:
   SIZE      address space (procrank: Vss)
-  IN PLACE  of that, run in place: mapped from flash, or from an image in the page cache, and not copied
-  RSS       pages present in RAM (smem, procrank: RSS). Flash mapped by its physical pages shows 0
+  IN PLACE  of that, run in place: mapped from flash, or from an image in the
+            page cache, and not copied
+  RSS       pages present in RAM (smem, procrank: RSS); flash mapped by its
+            physical pages shows 0
   PSS       the same, each page divided by the number of processes that map it
-  ANON      pages that exist in RAM only: heap, stack, bss, and private copies of file pages (copy on write)
-  FROM      what stands behind it: flash, page cache of image, page cache, anonymous, ...
+  ANON      pages that exist in RAM only: heap, stack, bss, and private copies
+            of file pages (copy on write)
+  FROM      what stands behind it: flash, page cache of image, page cache,
+            anonymous, ...
 
-The RAM a process costs by itself is ANON and its page tables. The page cache is shared: PSS less ANON is this
-process's share of it. USS is not shown: it takes page cache that happens to be mapped once for the process's own."
+The RAM that a process costs by itself is ANON and its page tables. The page
+cache is shared: PSS less ANON is this process's share of it. USS is not shown:
+it would call page cache the process's own that it merely maps alone."
 }
 
 impl fmt::Display for Report {
