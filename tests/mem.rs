@@ -13,7 +13,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use xip_run::cramfs::{Image, InodeKind};
 use xip_run::extent::{Storage, extents};
 use xip_run::report::image_files::{ImageFiles, Owner};
-use xip_run::report::{Class, MappedFile, Part, Report, Subject, smaps, status};
+use xip_run::report::{Class, MappedFile, Part, Report, Subject, classify, smaps, status};
 use xip_run::units::ImageOffset;
 
 const PAGE: u64 = 4096;
@@ -172,6 +172,14 @@ fn flash_with_rss_0_counts_as_mapped_in_place() {
     );
     assert_eq!(relro.program.as_deref(), Some("/dev/mem@0x103da000"));
     assert_eq!(report.rows[5].class, Class::CopiedPages);
+    let text = String::from_utf8(captured("smaps-6.12-x86_64-devmem")).unwrap();
+    let executable = text.replace("rw-p 00030000", "r-xp 00030000");
+    let mapping = &smaps::parse(executable.as_bytes()).unwrap()[5];
+    assert_eq!(
+        classify(mapping, None),
+        Class::CopiedPages,
+        "text too can be copied"
+    );
     assert_eq!(
         (report.rows[6].part, report.rows[6].program.is_some()),
         (Part::Bss, true)

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::image_files::ImageFiles;
 use super::smaps::Mapping;
+use crate::sys::wire;
 
-/// The names of a session's own memfds start with this (memfd_create(2), as `/memfd:xip-run (deleted)` in maps).
-pub const SESSION_MEMFD: &str = "xip-run";
+/// What the name of a session's memfd starts with; the program follows: `/memfd:xip-run:/bin/busybox (deleted)`.
+pub const SESSION_MEMFD: &str = "xip-run:";
 
 /// What stands behind a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -113,7 +114,8 @@ pub fn classify(mapping: &Mapping, file: Option<&MappedFile>) -> Class {
     }
     match path.strip_prefix(b"/memfd:") {
         Some(name) if name.starts_with(SESSION_MEMFD.as_bytes()) => {
-            if mapping.prot.exec {
+            // The stub and its record lie before the pages that were copied.
+            if mapping.offset_bytes <= wire::RECORD {
                 Class::Stub
             } else {
                 Class::CopiedPages
