@@ -26,3 +26,4 @@ pub mod cramfs;
 pub mod extent;
 pub mod index;
 pub mod inspect;
+pub mod report;

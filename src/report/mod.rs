@@ -1,0 +1,21 @@
+//! Measures a process: which of its bytes run in place, and what RAM the rest costs.
+//!
+//! [`smaps`] and [`status`] parse what the kernel says, [`classify`](fn@classify) names what stands behind a mapping,
+//! [`image_files`] finds the file of an image that a mapping shows, [`Report`] adds it all up. These are pure functions
+//! of captured texts; only [`observe`] looks at a live process.
+//!
+//! What counts as RAM of a process: its anonymous pages, its page tables, and its share of the page cache. Private_Dirty
+//! never counts: the page cache of a freshly written image file shows as Private_Dirty without being the process's.
+
+mod classify;
+pub mod image_files;
+mod process;
+pub mod smaps;
+pub mod status;
+mod summary;
+mod text;
+
+pub use classify::{Class, MappedFile, SESSION_MEMFD, classify};
+pub use process::{Observer, observe};
+pub use summary::{Cache, Counts, Part, Program, Report, Row, Subject, Totals};
+pub use text::{columns, compare};

@@ -1,0 +1,249 @@
+//! Prints reports as text, in KiB.
+
+use std::fmt::{self, Write as _};
+
+use super::summary::{Counts, Report, Totals};
+
+/// What the columns mean, for `--help`.
+pub fn columns() -> &'static str {
+    "\
+Columns, all in KiB:
+  SIZE      address space (procrank: Vss)
+  IN PLACE  of that, run in place: mapped from flash, or from an image in the
+            page cache, and not copied
+  RSS       pages present in RAM (smem, procrank: RSS); flash mapped by its
+            physical pages shows 0
+  PSS       the same, each page divided by the number of processes that map it
+  ANON      pages that exist in RAM only: heap, stack, bss, and private copies
+            of file pages (copy on write)
+  FROM      what stands behind it: flash, page cache of image, page cache,
+            anonymous, ...
+
+The RAM that a process costs by itself is ANON and its page tables. The page
+cache is shared: PSS less ANON is this process's share of it. USS is not shown:
+it would call page cache the process's own that it merely maps alone."
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.title())?;
+        for image in &self.images {
+            writeln!(f, "image {image}")?;
+        }
+        if !self.rows.is_empty() {
+            let width = self
+                .rows
+                .iter()
+                .map(|row| format!("{:08x}-{:08x}", row.start, row.end).len())
+                .fold(7, usize::max);
+            writeln!(f, "\n{:width$} PERM {HEAD} FROM / WHAT", "ADDRESS")?;
+            for row in &self.rows {
+                writeln!(
+                    f,
+                    "{:width$} {} {} {:19} {}",
+                    format!("{:08x}-{:08x}", row.start, row.end),
+                    row.perms,
+                    numbers(&row.counts),
+                    row.class.title(),
+                    match row.path.as_str() {
+                        name if row.program.is_none() && !name.is_empty() => name.to_owned(),
+                        _ => label(row.program.as_deref(), row.part.title()),
+                    },
+                )?;
+            }
+        }
+        writeln!(f, "\n{HEAD} FROM / PROGRAM, SEGMENT")?;
+        for program in &self.programs {
+            writeln!(
+                f,
+                "{} {:19} {}",
+                numbers(&program.counts),
+                program.class.title(),
+                label(program.program.as_deref(), program.part.title()),
+            )?;
+        }
+        writeln!(f)?;
+        for (name, bytes) in lines(&self.totals) {
+            if bytes > 0 || !is_rare(name) {
+                writeln!(f, "{name:WIDTH$} {:>9} KiB", bytes / 1024)?;
+            }
+        }
+        writeln!(
+            f,
+            "RAM this process costs by itself: {} KiB (anonymous + page tables)",
+            self.totals.ram_alone_bytes / 1024
+        )?;
+        writeln!(
+            f,
+            "RAM with its share of the page cache: {} KiB",
+            self.totals.ram_with_share_bytes / 1024
+        )?;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn title(&self) -> String {
+        format!("{} (pid {}), {}", self.name, self.pid, self.mode())
+    }
+
+    /// Does any of it run in place?
+    fn mode(&self) -> &'static str {
+        match (
+            self.totals.flash_bytes > 0,
+            self.totals.image_cache.mapped_bytes > 0,
+        ) {
+            (true, _) => "in place from flash",
+            (false, true) => "in place from page cache",
+            (false, false) => "native",
+        }
+    }
+}
+
+const WIDTH: usize = 42;
+
+const HEAD: &str = "    SIZE IN PLACE      RSS      PSS     ANON";
+
+fn numbers(counts: &Counts) -> String {
+    [
+        counts.size_bytes,
+        counts.in_place_bytes,
+        counts.rss_bytes,
+        counts.pss_bytes,
+        counts.anonymous_bytes,
+    ]
+    .map(|bytes| format!("{:8}", bytes / 1024))
+    .join(" ")
+}
+
+fn label(program: Option<&str>, part: &str) -> String {
+    match program {
+        Some(program) => format!("{program} {part}"),
+        None => part.to_owned(),
+    }
+}
+
+/// The totals, line by line.
+fn lines(totals: &Totals) -> [(&'static str, u64); 15] {
+    [
+        ("in place, flash: mapped", totals.flash_bytes),
+        (
+            "in place, page cache: mapped",
+            totals.image_cache.mapped_bytes,
+        ),
+        (
+            "in place, page cache: resident",
+            totals.image_cache.resident_bytes,
+        ),
+        (
+            "in place, page cache: this process's share",
+            totals.image_cache.share_bytes,
+        ),
+        ("other page cache: mapped", totals.file_cache.mapped_bytes),
+        (
+            "other page cache: resident",
+            totals.file_cache.resident_bytes,
+        ),
+        (
+            "other page cache: this process's share",
+            totals.file_cache.share_bytes,
+        ),
+        ("copied pages: resident", totals.copied.resident_bytes),
+        (
+            "copied pages: this process's share",
+            totals.copied.share_bytes,
+        ),
+        ("stub: resident", totals.stub.resident_bytes),
+        ("stub: this process's share", totals.stub.share_bytes),
+        (
+            "shared memory: this process's share",
+            totals.shared_memory.share_bytes,
+        ),
+        ("swapped out", totals.swap_bytes),
+        ("anonymous", totals.anonymous_bytes),
+        ("page tables", totals.page_table_bytes),
+    ]
+}
+
+/// Lines that are left out where they are 0.
+fn is_rare(name: &str) -> bool {
+    ["copied", "stub", "shared", "swapped"]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
+/// The totals of several processes side by side, one column each; of two also what the second has more.
+pub fn compare(reports: &[Report]) -> String {
+    let titles: Vec<String> = (1..)
+        .zip(reports)
+        .map(|(number, report)| match report.mode() {
+            "native" => format!("[{number}] native"),
+            _ => format!("[{number}] in place"),
+        })
+        .collect();
+    let mut out = String::new();
+    for (number, report) in (1..).zip(reports) {
+        _ = writeln!(out, "[{number}] {}", report.title());
+    }
+    _ = write!(out, "\n{:WIDTH$}", "KiB");
+    for title in &titles {
+        _ = write!(out, " {title:>12}");
+    }
+    let two = reports.len() == 2;
+    out.push_str(if two { "   difference\n" } else { "\n" });
+    let columns: Vec<Vec<(&str, u64)>> = reports
+        .iter()
+        .map(|report| {
+            let mut column = lines(&report.totals).to_vec();
+            column.push(("RAM it costs by itself", report.totals.ram_alone_bytes));
+            column.push((
+                "RAM with its share of the page cache",
+                report.totals.ram_with_share_bytes,
+            ));
+            column
+        })
+        .collect();
+    let names = columns.first().map(Vec::as_slice).unwrap_or_default();
+    for (at, (name, _)) in names.iter().enumerate() {
+        let values: Vec<u64> = columns
+            .iter()
+            .filter_map(|column| column.get(at))
+            .map(|(_, bytes)| bytes / 1024)
+            .collect();
+        if is_rare(name) && values.iter().all(|&kib| kib == 0) {
+            continue;
+        }
+        _ = write!(out, "{name:WIDTH$}");
+        for kib in &values {
+            _ = write!(out, " {kib:>12}");
+        }
+        if let ([first, second], true) = (values.as_slice(), two) {
+            let difference = i128::from(*second) - i128::from(*first);
+            _ = write!(out, " {difference:>+12}");
+        }
+        out.push('\n');
+    }
+    for (title, report) in titles.iter().zip(reports) {
+        for note in &report.notes {
+            _ = writeln!(out, "note on {title}: {note}");
+        }
+    }
+    out
+}
+
+/// A name from outside, safe to print: control characters are escaped, what is not UTF-8 replaced.
+pub(super) fn printable(name: &[u8]) -> String {
+    String::from_utf8_lossy(name)
+        .chars()
+        .fold(String::new(), |mut out, c| {
+            if c.is_control() {
+                out.extend(c.escape_default());
+            } else {
+                out.push(c);
+            }
+            out
+        })
+}
