@@ -81,6 +81,38 @@ fn add_file(counts: &mut [PageCount], image: &Image, inode: &Inode) -> Result<()
     Ok(())
 }
 
+/// The files that were pictured, by where their data starts. Files with the same data are one; and different files have
+/// different block pointers, so that a hostile image cannot make more work than it has bytes.
+struct Files {
+    first_paths: HashMap<ImageOffset, String>,
+    left_bytes: u64,
+}
+
+impl Files {
+    fn new(image: &Image) -> Self {
+        Self {
+            first_paths: HashMap::new(),
+            left_bytes: image.limit_bytes(),
+        }
+    }
+
+    /// Is it the first file with this data?
+    fn is_new(&mut self, inode: &Inode, path: &[u8]) -> Result<bool> {
+        if self.first_paths.contains_key(&inode.data) {
+            return Ok(false);
+        }
+        let left = self.left_bytes.checked_sub(4 * inode.block_count());
+        self.left_bytes = left.ok_or_else(|| {
+            Error::bad_image(format!(
+                "{}: the block pointers of files overlap; see what `check` says",
+                printable(path)
+            ))
+        })?;
+        self.first_paths.insert(inode.data, printable(path));
+        Ok(true)
+    }
+}
+
 /// What an image is.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Info {
@@ -110,7 +142,7 @@ pub struct Info {
     pub entries: BTreeMap<String, u64>,
     /// Bytes of all regular files.
     pub content_bytes: u64,
-    /// Pages of all regular files, for each page size.
+    /// Pages of all regular files, for each page size; those of files with the same inode number once.
     pub pages: Vec<PageCount>,
 }
 
@@ -142,14 +174,18 @@ pub fn info(image: &Image) -> Result<Info> {
         content_bytes: 0,
         pages: page_counts(),
     };
+    let mut files = Files::new(image);
     for found in image.walk() {
         let found = found?;
-        let kind = format!("{:?}", found.inode.kind).to_lowercase();
+        let inode = found.inode;
+        let kind = format!("{:?}", inode.kind).to_lowercase();
         *info.entries.entry(kind).or_default() += 1;
-        if found.inode.kind == InodeKind::File {
-            info.content_bytes += found.inode.size;
-            add_file(&mut info.pages, image, &found.inode)
-                .map_err(|err| err.context(printable(&found.path)))?;
+        if inode.kind == InodeKind::File && inode.size > 0 {
+            info.content_bytes += inode.size;
+            if files.is_new(&inode, &found.path)? {
+                add_file(&mut info.pages, image, &inode)
+                    .map_err(|err| err.context(printable(&found.path)))?;
+            }
         }
     }
     Ok(info)
@@ -213,8 +249,11 @@ impl fmt::Display for Info {
 pub struct FileMap {
     /// Path ([`printable`]).
     pub path: String,
-    /// Inode number; equal ones share their blocks.
+    /// Inode number.
     pub inode: u64,
+    /// The path of the first file with the same number, and so the same blocks, which are listed there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same_as: Option<String>,
     /// Bytes.
     pub size: u64,
     /// The blocks, in runs.
@@ -259,6 +298,7 @@ pub fn map(image: &Image) -> Result<ImageMap> {
         unused_bytes: 0,
     };
     let mut regions = vec![Region::superblock(image)];
+    let mut files = Files::new(image);
     let mut paths: HashMap<ImageOffset, String> = HashMap::new();
     let mut paths_bytes = 0;
     for found in image.walk() {
@@ -277,8 +317,21 @@ pub fn map(image: &Image) -> Result<ImageMap> {
         if inode.kind == InodeKind::Directory {
             regions.extend(Region::directory(&inode));
         } else {
-            let file = file_map(image, &path, &inode).map_err(|err| err.context(&path))?;
-            regions.extend(Region::of_file(&inode, &image.blocks(&inode)?));
+            let mut file = FileMap {
+                path: path.clone(),
+                inode: inode.number(),
+                size: inode.size,
+                same_as: None,
+                extents: Vec::new(),
+                pages: Vec::new(),
+            };
+            if files.is_new(&inode, &found.path)? {
+                file.add_blocks(image, &inode)
+                    .map_err(|err| err.context(&path))?;
+                regions.extend(Region::of_file(&inode, &image.blocks(&inode)?));
+            } else {
+                file.same_as = files.first_paths.get(&inode.data).cloned();
+            }
             map.files.push(file);
         }
         paths.insert(inode.at, path);
@@ -312,16 +365,13 @@ pub fn map(image: &Image) -> Result<ImageMap> {
     Ok(map)
 }
 
-fn file_map(image: &Image, path: &str, inode: &Inode) -> Result<FileMap> {
-    let mut pages = page_counts();
-    add_file(&mut pages, image, inode)?;
-    Ok(FileMap {
-        path: path.to_owned(),
-        inode: inode.number(),
-        size: inode.size,
-        extents: extent::extents(image, inode)?,
-        pages,
-    })
+impl FileMap {
+    fn add_blocks(&mut self, image: &Image, inode: &Inode) -> Result<()> {
+        self.pages = page_counts();
+        add_file(&mut self.pages, image, inode)?;
+        self.extents = extent::extents(image, inode)?;
+        Ok(())
+    }
 }
 
 impl fmt::Display for FileMap {
@@ -331,6 +381,9 @@ impl fmt::Display for FileMap {
             "{}  {} bytes, inode {}",
             self.path, self.size, self.inode
         )?;
+        if let Some(path) = &self.same_as {
+            write!(f, "\n  the same as {path}")?;
+        }
         for extent in &self.extents {
             let (first, end) = (extent.first_block, extent.first_block + extent.blocks);
             let range = format!("{:08x}-{:08x}", first * BLOCK_BYTES, end * BLOCK_BYTES);

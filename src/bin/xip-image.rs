@@ -106,6 +106,9 @@ struct Build {
     /// Leave 512 bytes before the superblock, for a boot sector.
     #[arg(long)]
     pad: bool,
+    /// Keep blocks of zeros as holes: smaller for sparse files, but fsck.cramfs of util-linux refuses such an image.
+    #[arg(long)]
+    holes: bool,
     /// Make user 0, group 0 own everything.
     #[arg(long)]
     squash_owner: bool,
@@ -289,6 +292,7 @@ impl Build {
                 name: self.name.into_bytes(),
                 edition: self.edition,
                 pad: self.pad,
+                holes: self.holes,
             },
             xip: XipPolicy::new(&self.xip, self.compress_data)?,
         };

@@ -435,7 +435,13 @@ impl Checker<'_> {
                 let same =
                     (region.start, region.end, region.kind) == (top.start, top.end, top.kind);
                 if !(both_data && same) {
-                    overlapping.push((top, region, both_data));
+                    // Contents lie in the way of metadata, not the other way round.
+                    let (region, other) = if region.kind < top.kind {
+                        (top, region)
+                    } else {
+                        (region, top)
+                    };
+                    overlapping.push((other, region, both_data));
                 }
             }
             if top.is_none_or(|top| region.end > top.end) {

@@ -58,15 +58,20 @@ impl Packer {
         })
     }
 
-    /// Packs a whole file. Zero blocks become holes, but never the last: the reference cramfsck takes a final hole for a
-    /// block of the wrong length, and a compressed page of zeros is 17 bytes.
-    pub(super) fn pack_all(&mut self, content: &[u8], may_store: bool) -> Result<Vec<Packed>> {
+    /// Packs a whole file. With `may_leave_out`, zero blocks become holes, but never the last: the reference cramfsck
+    /// takes a final hole for a block of the wrong length.
+    pub(super) fn pack_all(
+        &mut self,
+        content: &[u8],
+        may_store: bool,
+        may_leave_out: bool,
+    ) -> Result<Vec<Packed>> {
         let count = content.len().div_ceil(BLOCK_BYTES as usize);
         content
             .chunks(BLOCK_BYTES as usize)
             .enumerate()
             .map(|(number, block)| {
-                if number + 1 < count && is_zero(block) {
+                if may_leave_out && number + 1 < count && is_zero(block) {
                     Ok(Packed::Hole)
                 } else {
                     self.pack(block, may_store)
@@ -168,8 +173,10 @@ mod tests {
             packer.pack(tiny, false).unwrap(),
             Packed::Compressed(_)
         ));
-        let zeros = packer.pack_all(&[0; 8192], true).unwrap();
+        let zeros = packer.pack_all(&[0; 8192], true, true).unwrap();
         assert_eq!(zeros.first(), Some(&Packed::Hole));
         assert!(matches!(zeros.last(), Some(Packed::Compressed(_))));
+        let zeros = packer.pack_all(&[0; 8192], true, false).unwrap();
+        assert!(matches!(zeros.first(), Some(Packed::Compressed(_))));
     }
 }
