@@ -23,3 +23,4 @@ pub mod elf;
 pub mod cramfs;
 pub mod extent;
 pub mod index;
+pub mod plan;
