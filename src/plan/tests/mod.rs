@@ -1,6 +1,7 @@
 //! Plans of hand-made programs in hand-made images; every plan made here is proved too.
 
 mod launch;
+mod native;
 mod proof;
 mod shapes;
 mod sources;
