@@ -25,5 +25,7 @@ pub mod elf;
 pub mod cramfs;
 pub mod extent;
 pub mod index;
+pub mod plan;
+
 pub mod inspect;
 pub mod report;

@@ -6,7 +6,7 @@ use goblin::elf::header::{
 };
 
 use crate::error::{Error, Result};
-use crate::units::Endian;
+use crate::units::{Endian, PageSize};
 
 /// `EI_CLASS`: the width of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -52,6 +52,17 @@ impl Machine {
         },
         endian: Endian::HOST,
     };
+
+    /// One past the highest address a program may use (`TASK_SIZE`) under the kernel of this machine that offers most:
+    /// one with fewer address bits refuses the mapping itself.
+    pub fn task_size_bytes(self, page: PageSize) -> u64 {
+        match (self.class, self.number) {
+            // Below the vector page of 32-bit ARM; the others have less.
+            (Class::Elf32, _) => 0xffff_0000,
+            (Class::Elf64, EM_AARCH64) => 1 << 48,
+            (Class::Elf64, _) => (1 << 47) - page.bytes(),
+        }
+    }
 
     /// What an ELF header says.
     pub(super) fn of_header(header: &Header) -> Result<Self> {

@@ -45,7 +45,7 @@ pub(crate) fn load(offset: u64, vaddr: u64, filesz: u64, memsz: u64, flags: u32)
     }
 }
 
-/// An ELF file to be. Bytes that no header takes are `0x11 + page number`, so that every page is different and none is zero.
+/// An ELF file to be. Bytes that no header takes are `0x11 + page number % 0xe0`: near pages differ, none is zero.
 #[derive(Clone, Debug)]
 pub(crate) struct Maker {
     pub(crate) machine: Machine,
@@ -151,7 +151,9 @@ impl Maker {
             }
             out.addr(phdr.align);
         }
-        let mut file: Vec<u8> = (0..self.len).map(|at| 0x11 + (at >> 12) as u8).collect();
+        let mut file: Vec<u8> = (0..self.len)
+            .map(|at| 0x11 + ((at >> 12) % 0xe0) as u8)
+            .collect();
         let interp = self.interp.as_deref().unwrap_or_default();
         for (at, bytes) in [(0, &ehdr[..]), (phoff, &out.bytes), (interp_at, interp)] {
             for (number, byte) in bytes.iter().enumerate() {

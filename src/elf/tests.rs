@@ -169,6 +169,8 @@ fn the_running_test_is_a_program_of_this_machine() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { failure_persistence: None, ..Default::default() })]
+
     // Invariant: no header, however corrupted, makes the parser panic.
     #[test]
     fn corrupted_headers_never_panic(changes in proptest::collection::vec((0usize..0x100, 0u8..), 0..24)) {
