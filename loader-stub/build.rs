@@ -32,7 +32,7 @@ fn main() {
             "xip-run does not know {arch}: loader-stub/src/arch has what a port needs (entry, exit, system calls)"
         );
     };
-    println!("cargo::rustc-env=XIP_STUB_BASE={base:#x}");
+    println!("cargo::rustc-env=XIP_STUB_BASE={base}");
 
     let mut rustc = Command::new(var("RUSTC"));
     rustc

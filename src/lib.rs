@@ -26,6 +26,7 @@ pub mod cramfs;
 pub mod extent;
 pub mod index;
 pub mod plan;
+pub mod session;
 
 pub mod inspect;
 pub mod report;

@@ -101,9 +101,13 @@ pub struct PageRange {
 
 impl PageRange {
     /// The range of `len_bytes` from `start`; `None` unless both are page aligned, it is not empty and does not wrap.
-    pub fn new(page: PageSize, start: u64, len_bytes: u64) -> Option<Self> {
-        let end = start.checked_add(len_bytes)?;
-        (page.aligned(start) && page.aligned(end) && len_bytes > 0).then_some(Self { start, end })
+    pub const fn new(page: PageSize, start: u64, len_bytes: u64) -> Option<Self> {
+        match start.checked_add(len_bytes) {
+            Some(end) if len_bytes > 0 && page.aligned(start) && page.aligned(end) => {
+                Some(Self { start, end })
+            }
+            _ => None,
+        }
     }
 
     /// First byte.

@@ -153,7 +153,7 @@ pub struct Record {
 pub const MAPPINGS: u64 = size_of::<Record>() as u64;
 
 const _: () = assert!(size_of::<Mapping>() == 56 && size_of::<Object>() == 56);
-const _: () = assert!(size_of::<Record>() % 8 == 0);
+const _: () = assert!(size_of::<Record>().is_multiple_of(8));
 
 /// Where the stub's code starts, from the base and in the memfd, in bytes; the ELF header lies before it.
 pub const CODE: u64 = 0x200;

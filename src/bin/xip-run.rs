@@ -1,3 +1,174 @@
-//! Launches a program in place from a cramfs image.
+//! Starts a program in place from a cramfs image: parses the command line, calls the library, maps errors to exit
+//! codes. It has no Rust runtime around its `main`, so that the program inherits just what xip-run inherited.
 
-fn main() {}
+#![no_main]
+
+use std::ffi::{CString, OsString};
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Parser;
+use xip_run::backing::{FileBacking, spec};
+use xip_run::cramfs::Image;
+use xip_run::elf::Machine;
+use xip_run::error::{Error, Result};
+use xip_run::plan::{LaunchPlan, PlanOptions};
+use xip_run::session;
+use xip_run::units::PageSize;
+
+/// Run a program in place from a cramfs image: its text and constants are mapped straight from the image and cost no
+/// RAM, its data is private.
+#[derive(Parser, Debug)]
+#[command(
+    name = "xip-run",
+    version,
+    after_help = "Examples:
+  xip-run --no-root --image rootfs.cramfs /bin/busybox sh -c 'echo hello'
+  xip-run --image rootfs.cramfs --explain /bin/busybox      what would be mapped from where, and why
+  XIP_IMAGE=rootfs.cramfs xip-run --no-root /bin/busybox sh
+
+The image is named by --image, else $XIP_IMAGE, else xip.image= on the kernel command line, else image= in
+/etc/xip-run.conf. Make one with `xip-image build ROOTDIR rootfs.cramfs`, look at it with `xip-image map`; measure a
+running program with `xip-mem PID`.
+
+Exit status: the program's own; 125 if xip-run itself failed or the image is damaged, 126 if PROGRAM was found but cannot
+be run, 127 if it was not found."
+)]
+struct Args {
+    /// The image: a cramfs file
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+
+    /// Run the one program against the host's root directory: paths that it opens, programs that it starts and shared
+    /// libraries that it loads are the host's
+    #[arg(long)]
+    no_root: bool,
+
+    /// Do not run: print every page run of the program and its interpreter with its source and what RAM it costs
+    #[arg(long)]
+    explain: bool,
+
+    /// With --explain: as JSON
+    #[arg(long, requires = "explain")]
+    json: bool,
+
+    /// With --explain: plan for a kernel with pages of this many bytes (4096, 16384, 65536) instead of this one's
+    #[arg(long, value_name = "BYTES", requires = "explain", value_parser = parse_page_size)]
+    page_size: Option<PageSize>,
+
+    /// Prove first that the image is undamaged: compute its CRC, and compare every page that would be mapped with the
+    /// file's contents, byte by byte
+    #[arg(long)]
+    verify: bool,
+
+    /// Run from RAM: copy the program instead of mapping it (debuggers cannot set breakpoints in flash)
+    #[arg(long)]
+    copy_text: bool,
+
+    /// Start the program with this argv[0] instead of PROGRAM
+    #[arg(long, value_name = "NAME")]
+    argv0: Option<OsString>,
+
+    /// Path of the program in the image
+    #[arg(value_name = "PROGRAM")]
+    program: OsString,
+
+    /// Its arguments
+    #[arg(
+        value_name = "ARG",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    args: Vec<OsString>,
+}
+
+fn parse_page_size(text: &str) -> Result<PageSize, String> {
+    let bytes = text.parse().map_err(|_| "not a number".to_owned())?;
+    PageSize::new(bytes).ok_or_else(|| "must be 4096, 16384 or 65536".to_owned())
+}
+
+xip_run::c_main!(run);
+
+fn run(args: Vec<OsString>) -> u8 {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(err) => {
+            let _ = err.print();
+            return if err.use_stderr() { 125 } else { 0 };
+        }
+    };
+    match launch(args) {
+        Ok(()) => 0,
+        Err(err) => {
+            eprintln!("xip-run: {err}");
+            err.kind().exit_code()
+        }
+    }
+}
+
+fn launch(args: Args) -> Result<()> {
+    if !args.no_root && !args.explain {
+        return Err(Error::failed(
+            "the image as the root directory is not in this version: add --no-root to run one program against the \
+             host's root, or --explain to see its plan",
+        ));
+    }
+    let path = spec::select(args.image)?;
+    let backing = Arc::new(FileBacking::open(&path)?);
+    let in_image = |err: Error| err.context(path.display());
+    let image = Image::open_shared(backing.clone()).map_err(in_image)?;
+    image.require_runnable().map_err(in_image)?;
+    if args.verify {
+        image.verify_crc().map_err(in_image)?;
+    }
+
+    let page = match args.page_size.or_else(PageSize::of_running_kernel) {
+        Some(page) => page,
+        None => {
+            return Err(Error::failed(
+                "this kernel's page size is not 4, 16 or 64 KiB",
+            ));
+        }
+    };
+    let options = PlanOptions {
+        page,
+        machine: Some(Machine::HOST),
+        copy_text: args.copy_text,
+        cow: true,
+        reserved: session::RESERVED,
+    };
+    let execfn = args.program.as_bytes();
+    let plan = LaunchPlan::new(&image, execfn, &options).map_err(in_image)?;
+    if args.verify {
+        plan.verify(&image).map_err(in_image)?;
+    }
+    if args.explain {
+        let explanation = plan.explain();
+        let text = if args.json {
+            serde_json::to_string_pretty(&explanation)
+                .map_err(|err| Error::failed(format!("JSON: {err}")))?
+                + "\n"
+        } else {
+            explanation.to_string()
+        };
+        // A pager that was closed early is no failure.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        return Ok(());
+    }
+
+    let argv0 = args.argv0.unwrap_or_else(|| args.program.clone());
+    let argv = std::iter::once(argv0)
+        .chain(args.args)
+        .map(|arg| {
+            CString::new(arg.into_vec()).map_err(|_| Error::failed("an argument has a NUL in it"))
+        })
+        .collect::<Result<_>>()?;
+    Err(session::start(
+        &image,
+        &backing,
+        &plan,
+        &session::Start { execfn, argv },
+    ))
+}

@@ -6,8 +6,7 @@ use super::image_files::ImageFiles;
 use super::smaps::Mapping;
 use crate::sys::wire;
 
-/// What the name of a session's memfd starts with; the program follows: `/memfd:xip-run:/bin/busybox (deleted)`.
-pub const SESSION_MEMFD: &str = "xip-run:";
+pub use crate::session::MEMFD_PREFIX as SESSION_MEMFD;
 
 /// What stands behind a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, serde::Serialize)]

@@ -5,6 +5,7 @@
 mod args;
 mod exec;
 #[allow(dead_code, reason = "some of it is the stub's only")]
+#[allow(unreachable_pub, reason = "the same file is a part of the stub")]
 #[path = "../../loader-stub/src/wire.rs"]
 pub(crate) mod wire;
 
