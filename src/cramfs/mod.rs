@@ -6,6 +6,7 @@ pub mod check;
 pub mod dump;
 pub mod extract;
 pub mod format;
+mod layout;
 mod pack;
 pub mod reader;
 pub mod regions;
