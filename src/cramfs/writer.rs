@@ -356,7 +356,7 @@ impl Writer<'_> {
     }
 
     /// A file with some blocks in place: those come later, the others now, each with a direct pointer. There are no
-    /// holes: a page of zeros is 26 bytes, and a direct pointer cannot say "nothing".
+    /// holes: a page of zeros is 26 bytes.
     fn mixed_file(
         &mut self,
         number: usize,
