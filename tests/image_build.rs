@@ -612,6 +612,21 @@ proptest! {
     }
 }
 
+/// Nothing compresses better than this; the checker's limits must not take it for an attack.
+#[test]
+fn nearly_empty_files_are_no_attack() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("root")).unwrap();
+    for number in 0..4 {
+        let mut content = vec![0; 10 << 20];
+        content.push(number);
+        fs::write(dir.path().join(format!("root/{number}")), content).unwrap();
+    }
+    let summary = build_in(dir.path(), &xip(&["none"])).unwrap();
+    assert!(summary.image_bytes < 400_000, "{summary:?}");
+    assert_good(&dir.path().join("image"), &dir.path().join("root"));
+}
+
 #[test]
 fn names_sort_as_unsigned_bytes() {
     let dir = sample_tree();

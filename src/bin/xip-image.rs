@@ -106,7 +106,9 @@ struct Build {
     /// Leave 512 bytes before the superblock, for a boot sector.
     #[arg(long)]
     pad: bool,
-    /// Keep blocks of zeros as holes: smaller for sparse files, but fsck.cramfs of util-linux refuses such an image.
+    /// Keep blocks of zeros as holes, in files of which nothing runs in place.
+    ///
+    /// Smaller for sparse files, but fsck.cramfs of util-linux refuses such an image.
     #[arg(long)]
     holes: bool,
     /// Make user 0, group 0 own everything.

@@ -18,6 +18,9 @@ use crate::units::{BLOCK_BYTES, ImageOffset};
 
 /// After so many findings the check stops.
 pub const MAX_FINDINGS: usize = 1000;
+/// What inflating a stream costs, besides its bytes. With this and the pointers an honest image costs at most five times
+/// its length (a page of zeros is a stream of 26 bytes); eight times is the limit.
+const STREAM_COST_BYTES: u64 = 64;
 /// Most regions that are held against each other: an image of 256 MiB with one file a page has 131072.
 const MAX_REGIONS: usize = 4 << 20;
 
@@ -99,7 +102,7 @@ pub fn check(image: &Image) -> Report {
             complete: true,
             entries: 0,
         },
-        budget_bytes: 16 * image.limit_bytes() + (16 << 20),
+        budget_bytes: 8 * image.limit_bytes() + (1 << 20),
         data_blocks: 0,
         files: HashMap::new(),
         streams: HashSet::new(),
@@ -380,7 +383,7 @@ impl Checker<'_> {
             Block::Compressed { at, len_bytes } => (at, len_bytes),
         };
         if !self.streams.insert((at, len_bytes))
-            || !self.may_look_at(u64::from(len_bytes) + BLOCK_BYTES)
+            || !self.may_look_at(u64::from(len_bytes) + STREAM_COST_BYTES)
         {
             return Ok(());
         }

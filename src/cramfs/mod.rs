@@ -9,6 +9,7 @@ pub mod extract;
 pub mod file;
 pub mod format;
 mod inode;
+mod layout;
 mod lookup;
 mod pack;
 pub mod reader;

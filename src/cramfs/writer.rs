@@ -16,49 +16,16 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::format::{
-    BlockPointer, DATA_OFFSET_LIMIT, Endian, FILE_SIZE_LIMIT, INODE_BYTES, PointerTarget, RawInode,
-    RawSuper, SIGNATURE, SUPER_BYTES, SUPER_OFFSETS, flags,
-};
+use super::format::{BlockPointer, PointerTarget, SUPER_BYTES, SUPER_OFFSETS, flags};
+pub use super::layout::Layout;
+use super::layout::{self, Placed, check_data_offset};
 use super::pack::{self, Packed, Packer};
 use super::tree::{self, Node, NodeKind, Tree};
 use crate::error::{Error, Result};
 use crate::units::{BLOCK_BYTES, PageSize};
-
-/// How to write an image.
-#[derive(Clone, Debug)]
-pub struct Layout {
-    /// Byte order of the machine that will mount it.
-    pub endian: Endian,
-    /// What in-place pages are aligned to: the largest page size of a kernel that shall run from it.
-    pub page: PageSize,
-    /// At most 16 bytes, for people.
-    pub name: Vec<u8>,
-    /// A number, for people.
-    pub edition: u32,
-    /// Leave 512 bytes before the superblock, for a boot sector.
-    pub pad: bool,
-    /// Keep blocks of zeros as holes. Off by default, for it gains 17 bytes a block, and fsck.cramfs (util-linux) refuses
-    /// every image with the flag for holes, even those of its own mkfs.cramfs -z.
-    pub holes: bool,
-}
-
-impl Default for Layout {
-    fn default() -> Self {
-        Self {
-            endian: Endian::HOST,
-            page: PageSize::K4,
-            name: b"Compressed".to_vec(),
-            edition: 0,
-            pad: false,
-            holes: false,
-        }
-    }
-}
 
 /// Decides what runs in place.
 pub trait Choose {
@@ -95,13 +62,6 @@ pub struct Summary {
     pub padding_bytes: u64,
     /// What was changed or left out.
     pub warnings: Vec<String>,
-}
-
-/// Where a file's pointers went.
-#[derive(Clone, Copy, Default)]
-struct Placed {
-    data: u64,
-    size: u64,
 }
 
 /// A file whose in-place blocks are still to come.
@@ -141,7 +101,7 @@ pub fn write(
     let extended = runs.iter().any(|runs| !runs.is_empty());
     let [unpadded, padded] = SUPER_OFFSETS;
     let super_at = if layout.pad { padded } else { unpadded };
-    let (dirs, dirs_end) = place_directories(tree, super_at + SUPER_BYTES)?;
+    let (dirs, dirs_end) = layout::place_directories(tree, super_at + SUPER_BYTES)?;
     let mut writer = Writer {
         tree,
         layout,
@@ -200,48 +160,6 @@ fn in_place_runs(
         _ => Ok(Vec::new()),
     };
     tree.nodes().iter().map(of_node).collect()
-}
-
-fn name_words(name: &[u8]) -> u64 {
-    (name.len() as u64).div_ceil(4)
-}
-
-/// Gives every directory its place from `start` on; also where they end.
-fn place_directories(tree: &Tree, start: u64) -> Result<(Vec<Placed>, u64)> {
-    let mut placed = vec![Placed::default(); tree.nodes().len()];
-    let mut cursor = start;
-    for (node, place) in tree.nodes().iter().zip(&mut placed) {
-        let NodeKind::Directory { children } = &node.kind else {
-            continue;
-        };
-        let entries = tree.nodes().get(children.clone()).unwrap_or_default();
-        let size = entries
-            .iter()
-            .map(|entry| INODE_BYTES + 4 * name_words(entry.name()))
-            .sum();
-        if size >= FILE_SIZE_LIMIT {
-            return Err(Error::failed(format!(
-                "{}: too many entries, a directory in a cramfs is smaller than 16 MiB",
-                node.display()
-            )));
-        }
-        if size > 0 {
-            *place = Placed { data: cursor, size };
-            check_data_offset(node, cursor)?;
-        }
-        cursor += size;
-    }
-    Ok((placed, cursor))
-}
-
-fn check_data_offset(node: &Node, at: u64) -> Result<()> {
-    if at < DATA_OFFSET_LIMIT {
-        return Ok(());
-    }
-    Err(Error::failed(format!(
-        "{}: the image is too large: the data of a cramfs starts below 256 MiB; split the tree into two images",
-        node.display()
-    )))
 }
 
 fn pointer(node: &Node, uncompressed: bool, target: PointerTarget) -> Result<u32> {
@@ -438,7 +356,7 @@ impl Writer<'_> {
     }
 
     /// A file with some blocks in place: those come later, the others now, each with a direct pointer. There are no
-    /// holes: a page of zeros is 17 bytes, and a direct pointer cannot say "nothing".
+    /// holes: a page of zeros is 26 bytes.
     fn mixed_file(
         &mut self,
         number: usize,
@@ -537,24 +455,6 @@ impl Writer<'_> {
 
     /// Writes directories and superblock, and makes the length and the CRC right.
     fn finish(mut self, super_at: u64) -> Result<Summary> {
-        let image_bytes = self.cursor.next_multiple_of(BLOCK_BYTES);
-        let Ok(size) = u32::try_from(image_bytes) else {
-            return Err(Error::failed(format!(
-                "the image would have {image_bytes} bytes; a cramfs is smaller than 4 GiB: split the tree"
-            )));
-        };
-        let failed = |what: &str, err: io::Error| Error::failed(format!("{what}: {err}"));
-        self.out
-            .set_len(image_bytes)
-            .map_err(|err| failed("set the image's length", err))?;
-        for (node, place) in self.tree.nodes().iter().zip(&self.placed) {
-            if let NodeKind::Directory { children } = &node.kind {
-                let bytes = self.directory(children.clone());
-                self.out
-                    .write_all_at(&bytes, place.data)
-                    .map_err(|err| failed("write a directory", err))?;
-            }
-        }
         let mut set_flags = flags::FSID_V2 | flags::SORTED_DIRS;
         if self.holes {
             set_flags |= flags::HOLES;
@@ -562,78 +462,19 @@ impl Writer<'_> {
         if self.extended {
             set_flags |= flags::EXT_BLOCK_POINTERS;
         }
-        let mut name = [0; 16];
-        for (to, from) in name.iter_mut().zip(&self.layout.name) {
-            *to = *from;
-        }
-        let mut superblock = RawSuper {
-            size,
-            flags: set_flags,
-            signature: *SIGNATURE,
-            edition: self.layout.edition,
-            blocks: self.blocks as u32,
-            files: self.tree.nodes().len() as u32,
-            name,
-            root: self.inode(0, 0),
-            ..RawSuper::default()
+        let image_bytes = self.cursor.next_multiple_of(BLOCK_BYTES);
+        let frame = layout::Frame {
+            tree: self.tree,
+            layout: self.layout,
+            placed: &self.placed,
+            super_at,
+            image_bytes,
+            set_flags,
+            blocks: self.blocks,
         };
-        let write_super = |superblock: &RawSuper| {
-            self.out
-                .write_all_at(&superblock.encode(self.layout.endian), super_at)
-                .map_err(|err| failed("write the superblock", err))
-        };
-        write_super(&superblock)?;
-        superblock.crc = crc(self.out, super_at).map_err(|err| failed("read back", err))?;
-        write_super(&superblock)?;
+        frame.write(self.out)?;
         self.summary.image_bytes = image_bytes;
         self.summary.padding_bytes = image_bytes - self.used_bytes;
         Ok(self.summary)
-    }
-
-    fn inode(&self, number: usize, namelen_words: u64) -> RawInode {
-        let (Some(node), Some(place)) = (self.tree.nodes().get(number), self.placed.get(number))
-        else {
-            return RawInode::default();
-        };
-        let size = match node.kind {
-            NodeKind::Device { rdev } => u32::from(rdev),
-            _ => place.size as u32,
-        };
-        RawInode {
-            mode: node.mode,
-            uid: node.uid,
-            size,
-            gid: node.gid,
-            namelen_words: namelen_words as u8,
-            offset_words: (place.data / 4) as u32,
-        }
-    }
-
-    fn directory(&self, children: Range<usize>) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for number in children {
-            let name = self.tree.nodes().get(number).map_or(&[][..], Node::name);
-            let inode = self.inode(number, name_words(name));
-            bytes.extend_from_slice(&inode.encode(self.layout.endian));
-            bytes.extend_from_slice(name);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
-        bytes
-    }
-}
-
-/// CRC-32 of everything from the superblock on, whose crc field is still zero.
-fn crc(out: &File, super_at: u64) -> io::Result<u32> {
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buf = vec![0; 256 * 1024];
-    let mut at = super_at;
-    loop {
-        match out.read_at(&mut buf, at)? {
-            0 => return Ok(hasher.finalize()),
-            len => {
-                hasher.update(buf.get(..len).unwrap_or_default());
-                at += len as u64;
-            }
-        }
     }
 }
