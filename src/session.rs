@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::backing::FileBacking;
-use crate::cramfs::{Image, ImageFile};
+use crate::cramfs::{Image, ImageFile, Inode, show_path};
 use crate::elf::ElfKind;
 use crate::error::{Error, Result};
 use crate::plan::{LaunchPlan, ObjectPlan, Source};
@@ -53,12 +53,42 @@ pub struct Start<'a> {
     pub argv: Vec<CString>,
 }
 
+/// May this process execute a file of that owner, group and mode? `fs/namei.c acl_permission_check()`: the owner's bit,
+/// else the group's, else everybody's; root needs any of them. A set-user-ID bit has no effect: nothing here could honour
+/// it.
+///
+/// # Errors
+/// [`Kind::NotRunnable`](crate::error::Kind) (EACCES).
+pub fn require_permission(inode: &Inode) -> Result<()> {
+    let gid = u32::from(inode.gid);
+    let in_group = || {
+        rustix::process::getegid().as_raw() == gid
+            || rustix::process::getgroups()
+                .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
+    };
+    let bits = match rustix::process::geteuid().as_raw() {
+        0 => 0o111,
+        uid if uid == u32::from(inode.uid) => 0o100,
+        _ if in_group() => 0o010,
+        _ => 0o001,
+    };
+    if inode.mode & bits != 0 {
+        return Ok(());
+    }
+    Err(Error::not_runnable(format!(
+        "permission denied (EACCES): mode {:04o}, owner {}, group {} in the image",
+        inode.mode & 0o7777,
+        inode.uid,
+        inode.gid
+    )))
+}
+
 /// Becomes the program. Returns only if that fails.
 pub fn start(image: &Image, backing: &FileBacking, plan: &LaunchPlan, start: &Start<'_>) -> Error {
     match compose_memfd(image, backing, plan, start) {
         Ok(memfd) => {
             let err = sys::execveat(memfd.as_fd(), &start.argv);
-            let path = String::from_utf8_lossy(start.execfn);
+            let path = show_path(start.execfn);
             let hint = match err.raw_os_error() {
                 Some(libc::E2BIG) => ": the arguments and the environment are too long (execve(2))",
                 Some(libc::EACCES) => ": does a security policy forbid to execute a memfd?",
@@ -169,7 +199,7 @@ fn compose(
     if pages_at + pages.len() as u64 > RESERVED_BYTES {
         return Err(Error::not_runnable(format!(
             "{}: {} bytes of it would have to be copied, too many; rebuild the image with this file under --xip",
-            String::from_utf8_lossy(start.execfn),
+            show_path(start.execfn),
             pages.len()
         )));
     }

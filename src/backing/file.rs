@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
 
 use super::ReadAt;
 use crate::error::{Error, Result};
@@ -73,6 +73,24 @@ impl FileBacking {
             path: absolute,
             identity,
         })
+    }
+
+    /// Can its pages be executed?
+    ///
+    /// # Errors
+    /// [`Kind::NotRunnable`](crate::error::Kind) if it lies on a filesystem that is mounted `noexec`, where mmap(2)
+    /// answers EPERM to `PROT_EXEC`; with the ways out.
+    pub fn require_executable(&self) -> Result<()> {
+        let noexec =
+            fstatvfs(&self.file).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::NOEXEC));
+        if !noexec {
+            return Ok(());
+        }
+        Err(Error::not_runnable(format!(
+            "{}: its filesystem is mounted noexec, so nothing can run in place from it; remount it with exec, move the \
+             image, or run from RAM with --copy-text",
+            self.path.display()
+        )))
     }
 
     /// The absolute path it was opened by, symbolic links kept.

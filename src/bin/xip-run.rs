@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use xip_run::backing::{FileBacking, spec};
-use xip_run::cramfs::Image;
+use xip_run::cramfs::{Image, show_path};
 use xip_run::elf::Machine;
 use xip_run::error::{Error, Result};
 use xip_run::plan::{LaunchPlan, PlanOptions};
@@ -158,6 +158,11 @@ fn launch(args: Args) -> Result<()> {
         return Ok(());
     }
 
+    if !args.copy_text {
+        backing.require_executable()?;
+    }
+    session::require_permission(&plan.program.inode)
+        .map_err(|err| in_image(err.context(show_path(&plan.program.path))))?;
     let argv0 = args.argv0.unwrap_or_else(|| args.program.clone());
     let argv = std::iter::once(argv0)
         .chain(args.args)
