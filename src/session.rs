@@ -230,7 +230,8 @@ fn compose(
         start_data: program.start_data,
         end_data: program.end_data,
         brk: program.brk,
-        stack_exec: u64::from(program.stack_exec == Some(true)),
+        // Without PT_GNU_STACK: arch/arm/kernel/elf.c arm_elf_read_implies_exec(); the 64-bit ones say no.
+        stack_exec: u64::from(program.stack_exec.unwrap_or(cfg!(target_arch = "arm"))),
         randomize: u64::from(addresses_are_randomized()),
         mappings: mappings.len() as u64,
     };
