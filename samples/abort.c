@@ -1,0 +1,6 @@
+// Dies by SIGABRT.
+//#Layouts: static
+//#Exit: SIGABRT
+#include <stdlib.h>
+
+int main(void) { abort(); }
