@@ -94,7 +94,7 @@ pub fn stub_len() -> usize {
 ///
 /// # Safety
 /// 1. Nothing in the range is used any more, and this code's other copy lies outside it.
-/// 2. `entry` and `sp` are a program's; one word below `sp` is free.
+/// 2. `entry` and `sp` are a program's; two words below `sp` are free.
 pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by: usize) -> ! {
     // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
     unsafe {
@@ -114,7 +114,8 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
 }
 
 /// The last of the stub. `ELF_PLAT_INIT` zeroes the registers at execve(2); rdx above all, which is a destructor to
-/// the C library.
+/// the C library. `flush_thread()` zeroes the vector registers, in which copies have left addresses, and the flags are
+/// those of `start_thread()`: interrupts enabled, nothing else.
 #[unsafe(naked)]
 unsafe extern "C" fn leave() -> ! {
     naked_asm!(
@@ -137,6 +138,24 @@ unsafe extern "C" fn leave() -> ! {
         "xor r13d, r13d",
         "xor r14d, r14d",
         "xor r15d, r15d",
+        "xorps xmm0, xmm0",
+        "xorps xmm1, xmm1",
+        "xorps xmm2, xmm2",
+        "xorps xmm3, xmm3",
+        "xorps xmm4, xmm4",
+        "xorps xmm5, xmm5",
+        "xorps xmm6, xmm6",
+        "xorps xmm7, xmm7",
+        "xorps xmm8, xmm8",
+        "xorps xmm9, xmm9",
+        "xorps xmm10, xmm10",
+        "xorps xmm11, xmm11",
+        "xorps xmm12, xmm12",
+        "xorps xmm13, xmm13",
+        "xorps xmm14, xmm14",
+        "xorps xmm15, xmm15",
+        "push 0x202",
+        "popfq",
         "ret",
         munmap = const nr::MUNMAP,
     )
