@@ -126,7 +126,9 @@ pub fn compile(name: &str, flags: &[&str]) -> Result<PathBuf, String> {
 pub fn interpreter(program: &Path) -> Option<PathBuf> {
     let bytes = fs::read(program).unwrap();
     let elf = goblin::elf::Elf::parse(&bytes).unwrap();
-    elf.interpreter.map(PathBuf::from)
+    // A string of C, with room behind it perhaps.
+    let path = elf.interpreter?.split('\0').next()?;
+    Some(PathBuf::from(path))
 }
 
 /// A directory of programs, and an image that has the same programs at the same paths, so that one of them can be started
