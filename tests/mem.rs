@@ -220,7 +220,7 @@ fn copies_that_old_kernels_hide_are_counted_by_rss_anon() {
 fn dax_is_flash_and_costs_nothing_even_where_rss_counts_it() {
     let dax = MappedFile {
         dax: true,
-        image: None,
+        ..MappedFile::default()
     };
     let report = report_of("6.12-arm64-dax", (6, 12), Some(&dax));
     assert_eq!(report.totals.flash_bytes, 0x15f << 12);

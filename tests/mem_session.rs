@@ -75,6 +75,14 @@ impl Drop for Running {
     }
 }
 
+/// What holds the pages of a file: temporary directories are on disks or in RAM.
+fn memory_of(path: &Path) -> &'static str {
+    match rustix::fs::statfs(path).unwrap().f_type {
+        0x0102_1994 => "tmpfs (RAM)",
+        _ => "page cache",
+    }
+}
+
 fn xip_mem(args: &[&str]) -> Output {
     run(Command::new(env!("CARGO_BIN_EXE_xip-mem")).args(args), b"")
 }
@@ -158,7 +166,7 @@ fn the_memfd_of_a_program_in_place_counts_in_the_bottom_line() {
     let alone = totals["ram_alone_bytes"].as_u64().unwrap() / 1024;
     let shown = report_text(&[&process.pid()]);
     for says in [
-        format!("{:42} {kib:>9} KiB", "session memfd: allocated"),
+        format!("{:43} {kib:>9} KiB", "session memfd: allocated"),
         format!(
             "RAM this process costs by itself: {alone} KiB (anonymous + page tables + session memfd)"
         ),
@@ -208,12 +216,10 @@ fn a_process_is_called_what_it_is() {
     let (Some(auto), Some(none)) = (busybox_image(&[]), busybox_image(&["--xip=none"])) else {
         return;
     };
+    let in_place = format!("in place from {}\n", memory_of(&auto.image()));
+    let partly = format!("partly in place from {} (", memory_of(&auto.image()));
     let cases = [
-        (
-            Running::sleep(&auto, &[]),
-            "in place",
-            "in place from page cache\n",
-        ),
+        (Running::sleep(&auto, &[]), "in place", in_place.as_str()),
         (
             Running::sleep(&none, &[]),
             "copied",
@@ -222,7 +228,7 @@ fn a_process_is_called_what_it_is() {
         (
             Running::sleep(&auto, &["--copy-text"]),
             "partly",
-            "partly in place from page cache (",
+            partly.as_str(),
         ),
         (
             Running::spawn(Command::new(BUSYBOX).args(["sleep", "1000"])),
@@ -249,5 +255,113 @@ fn a_process_is_called_what_it_is() {
     let heading = shown.lines().find(|line| line.starts_with("KiB")).unwrap();
     for (title, _) in &titles {
         assert!(heading.contains(title), "{heading}");
+    }
+}
+
+// ---- what its image is
+
+#[test]
+fn an_image_that_was_deleted_or_replaced_is_said_to_be() {
+    let Some(stage) = busybox_image(&[]) else {
+        return;
+    };
+    let process = Running::sleep(&stage, &[]).settled();
+    let image = stage.image().canonicalize().unwrap();
+    let image = image.to_str().unwrap();
+    assert_eq!(report(&process)["images"][0], image);
+    let replacement = stage.path().join("replacement");
+    fs::copy(image, &replacement).unwrap();
+    fs::rename(&replacement, image).unwrap();
+
+    let gone = format!("{image} (deleted)");
+    let note = "the image was deleted or replaced while this process runs from it";
+    let report = report(&process);
+    assert_eq!(report["images"], serde_json::json!([gone]));
+    assert!(report["notes"].to_string().contains(note), "{report}");
+    let shown = report_text(&[&process.pid()]);
+    assert!(shown.contains(&format!("\nimage {gone}\n")), "{shown}");
+    assert!(shown.contains(note), "{shown}");
+    assert!(shown.contains(", in place from "), "{shown}");
+}
+
+/// Without privileges a deleted file cannot be opened: the session's record tells that it is the image.
+#[test]
+fn a_deleted_image_is_an_image_for_its_user_too() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let Some(stage) = busybox_image(&[]) else {
+        return;
+    };
+    if !rustix::process::geteuid().is_root() {
+        // The test above had no privileges then.
+        return;
+    }
+    // Both programs where nobody can reach them.
+    let bin = tempfile::tempdir().unwrap();
+    for dir in [bin.path(), stage.path()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(stage.image(), fs::Permissions::from_mode(0o644)).unwrap();
+    let as_nobody = |program: &str| {
+        let path = bin.path().join(Path::new(program).file_name().unwrap());
+        common::launch::copy_program(Path::new(program), &path);
+        let mut command = Command::new(path);
+        command.uid(65534).gid(65534);
+        command
+    };
+    let mut xip_run = as_nobody(common::launch::XIP_RUN);
+    xip_run.args(stage.xip_run().get_args());
+    let process = Running::spawn(xip_run.args([BUSYBOX, "sleep", "1000"])).settled();
+    fs::remove_file(stage.image()).unwrap();
+    let mut xip_mem = as_nobody(env!("CARGO_BIN_EXE_xip-mem"));
+    let out = run(xip_mem.args(["--summary", &process.pid()]), b"");
+    let shown = text(&out.stdout);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    for says in [
+        "in place from page cache",
+        "image.cramfs (deleted)",
+        "was deleted or replaced",
+        "cannot be opened any more",
+        "session memfd: allocated",
+    ] {
+        assert!(shown.contains(says), "{says} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn an_image_in_tmpfs_is_ram_and_not_page_cache() {
+    let Some(stage) = busybox_image(&[]) else {
+        return;
+    };
+    let Ok(tmpfs) = tempfile::tempdir_in("/dev/shm") else {
+        return skip("/dev/shm cannot be written to");
+    };
+    if memory_of(tmpfs.path()) != "tmpfs (RAM)" {
+        return skip("/dev/shm is no tmpfs");
+    }
+    let image = tmpfs.path().join("rootfs.cramfs");
+    fs::copy(stage.image(), &image).unwrap();
+    let mut command = Command::new(common::launch::XIP_RUN);
+    command.args(["--no-root", "--image"]).arg(&image);
+    let process = Running::spawn(command.args([BUSYBOX, "sleep", "1000"])).settled();
+    let report = report(&process);
+    let totals = &report["totals"];
+    assert_eq!(totals["image_cache"]["mapped_bytes"], 0);
+    assert_eq!(totals["shared_memory"]["mapped_bytes"], 0);
+    assert!(totals["image_tmpfs"]["mapped_bytes"].as_u64().unwrap() > 1 << 20);
+    let rows = report["rows"].as_array().unwrap();
+    let text_row = rows.iter().find(|row| row["part"] == "text").unwrap();
+    assert_eq!(
+        (text_row["class"].as_str(), text_row["program"].as_str()),
+        (Some("image-tmpfs"), Some(BUSYBOX))
+    );
+    let shown = report_text(&[&process.pid()]);
+    for says in [
+        "), in place from tmpfs (RAM)\n",
+        "image in tmpfs (RAM) /bin/busybox text",
+        "in place, tmpfs (RAM): this process's share",
+        "RAM that the kernel cannot drop",
+    ] {
+        assert!(shown.contains(says), "{says} is not in\n{shown}");
     }
 }

@@ -19,6 +19,8 @@ pub enum Class {
     FlashDax,
     /// A cramfs image in a file: run in place, from the page cache.
     ImageCache,
+    /// A cramfs image in a file of a tmpfs or ramfs: run in place, from RAM that the kernel cannot drop.
+    ImageTmpfs,
     /// Any other file, through the page cache.
     FileCache,
     /// A memfd, System V, POSIX or anonymous shared memory: page cache without a file.
@@ -42,6 +44,7 @@ impl Class {
             Self::Flash => "flash",
             Self::FlashDax => "flash (DAX)",
             Self::ImageCache => "page cache of image",
+            Self::ImageTmpfs => "image in tmpfs (RAM)",
             Self::FileCache => "page cache",
             Self::SharedMemory => "shared memory",
             Self::Stub => "stub",
@@ -52,9 +55,12 @@ impl Class {
         }
     }
 
-    /// Is it run in place, from flash or from the page cache?
+    /// Is it run in place, from flash or from an image in RAM?
     pub fn in_place(self) -> bool {
-        matches!(self, Self::Flash | Self::FlashDax | Self::ImageCache)
+        matches!(
+            self,
+            Self::Flash | Self::FlashDax | Self::ImageCache | Self::ImageTmpfs
+        )
     }
 }
 
@@ -63,7 +69,11 @@ impl Class {
 pub struct MappedFile {
     /// `STATX_ATTR_DAX`: its pages are the storage's own memory.
     pub dax: bool,
-    /// The files in it, if it is a cramfs image.
+    /// If it is on a tmpfs or ramfs: the RAM that all of it takes, in bytes. (On an overlay of one it cannot be told.)
+    pub tmpfs_bytes: Option<u64>,
+    /// Is it a cramfs image?
+    pub is_image: bool,
+    /// The files in it, if it is an image that could be read.
     pub image: Option<Arc<ImageFiles>>,
 }
 
@@ -108,8 +118,10 @@ pub fn classify(mapping: &Mapping, file: Option<&MappedFile>) -> Class {
     if mapping.has_flag(b"pf") || mapping.has_flag(b"mm") {
         return Class::Flash;
     }
-    if file.is_some_and(|file| file.image.is_some()) {
-        return Class::ImageCache;
+    match file {
+        Some(file) if file.is_image && file.tmpfs_bytes.is_some() => return Class::ImageTmpfs,
+        Some(file) if file.is_image => return Class::ImageCache,
+        _ => {}
     }
     match path.strip_prefix(b"/memfd:") {
         Some(name) if name.starts_with(SESSION_MEMFD.as_bytes()) => {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::classify::{Class, MappedFile, classify};
 use super::image_files::ImageFiles;
-use super::session_memfd;
+use super::session_memfd::{self, SessionImage};
 use super::smaps::{self, Mapping};
 use super::status;
 use super::summary::{Report, Subject};
@@ -23,6 +23,10 @@ use crate::error::{Error, Result};
 
 /// What tells one image from another: device, inode, length and time of the last change.
 type ImageKey = (u64, u64, u64, i64, i64);
+
+/// `f_type` of the filesystems whose files are RAM and nothing else: statfs(2).
+const TMPFS_MAGIC: u32 = 0x0102_1994;
+const RAMFS_MAGIC: u32 = 0x8584_58f6;
 
 /// Measures processes; it remembers the images that it has walked.
 #[derive(Debug, Default)]
@@ -60,12 +64,13 @@ impl Observer {
             return Err(proc.fail("smaps", Errno::SRCH.into()));
         }
         let session = session_memfd::find(&proc.dir);
+        let session_image = session.as_ref().and_then(|(_, image)| image.as_ref());
         let mut files = HashMap::new();
         let mut notes = Vec::new();
         for mapping in mappings.iter().filter(|mapping| mapping.inode != 0) {
             files
                 .entry((mapping.device, mapping.inode))
-                .or_insert_with(|| self.look_at(&proc, mapping, &mut notes));
+                .or_insert_with(|| self.look_at(&proc, mapping, session_image, &mut notes));
         }
         let subject = Subject {
             pid,
@@ -85,11 +90,23 @@ impl Observer {
         &mut self,
         proc: &Proc,
         mapping: &Mapping,
+        session_image: Option<&SessionImage>,
         notes: &mut Vec<String>,
     ) -> Option<MappedFile> {
         let path = super::text::printable(&mapping.path);
         let file = match proc.open_mapped(mapping) {
             Ok(file) => file,
+            // A deleted image is out of reach, but the session has kept its name.
+            Err(_) if session_image.is_some_and(|image| image.is_mapped_by(mapping)) => {
+                notes.push(format!(
+                    "{path}: cannot be opened any more, so its files are not named, and it is taken for page cache; \
+                     root can tell"
+                ));
+                return Some(MappedFile {
+                    is_image: true,
+                    ..MappedFile::default()
+                });
+            }
             Err(err) => {
                 if classify(mapping, None) == Class::FileCache {
                     notes.push(format!(
@@ -102,9 +119,19 @@ impl Observer {
         let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
         let dax = stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX));
         let regular = rustix::fs::fstat(&file)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-        let image = regular.then(|| self.image(&file, &path, notes)).flatten();
-        Some(MappedFile { dax, image })
+            .ok()
+            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        let image = regular.and_then(|_| self.image(&file, &path, notes));
+        let on_tmpfs = rustix::fs::fstatfs(&file)
+            .is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(fs.f_type as u32)));
+        Some(MappedFile {
+            dax,
+            tmpfs_bytes: regular
+                .filter(|_| on_tmpfs)
+                .map(|stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512),
+            is_image: image.is_some(),
+            image,
+        })
     }
 
     /// The files of the image, if `file`, an `O_PATH` descriptor of a regular file, is one.

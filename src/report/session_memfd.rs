@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use super::classify::SESSION_MEMFD;
+use super::smaps::Mapping;
 use crate::sys::wire;
 
 /// `PATH_MAX`: no path in the record is longer, its NUL counted.
@@ -47,6 +48,13 @@ impl SessionMemfd {
 pub(super) struct SessionImage {
     pub(super) path: Vec<u8>,
     pub(super) inode: u64,
+}
+
+impl SessionImage {
+    /// By path and inode. (The device is not compared: btrfs and overlayfs show another one to stat(2).)
+    pub(super) fn is_mapped_by(&self, mapping: &Mapping) -> bool {
+        mapping.inode == self.inode && mapping.path == self.path
+    }
 }
 
 /// Looks at the executable of the process whose /proc/PID is `proc`. `None` if it is no session memfd.

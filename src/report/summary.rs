@@ -190,6 +190,8 @@ pub struct Totals {
     pub flash_bytes: u64,
     /// Mapped from an image in the page cache.
     pub image_cache: Cache,
+    /// Mapped from an image in tmpfs or ramfs: RAM for as long as the image is there.
+    pub image_tmpfs: Cache,
     /// Mapped from other files.
     pub file_cache: Cache,
     /// Pages of the session memfd that xip-run copied, as they are mapped.
@@ -215,7 +217,7 @@ pub struct Totals {
 impl Totals {
     /// Mapped in place, whatever from.
     pub fn in_place_bytes(&self) -> u64 {
-        self.flash_bytes + self.image_cache.mapped_bytes
+        self.flash_bytes + self.image_cache.mapped_bytes + self.image_tmpfs.mapped_bytes
     }
 
     /// Did xip-run start it?
@@ -226,6 +228,7 @@ impl Totals {
     fn add_up(&mut self) {
         self.ram_alone_bytes = self.anonymous_bytes + self.page_table_bytes;
         self.ram_with_share_bytes = self.image_cache.share_bytes
+            + self.image_tmpfs.share_bytes
             + self.file_cache.share_bytes
             + self.shared_memory.share_bytes;
         match self.session_memfd {
@@ -288,8 +291,8 @@ impl Report {
             if row.part == Part::Text {
                 with_text.insert(row.program.clone());
             }
-            if row.class == Class::ImageCache && !report.images.contains(&row.path) {
-                report.images.push(row.path.clone());
+            if matches!(row.class, Class::ImageCache | Class::ImageTmpfs) {
+                report.add_image(mapping, file(mapping));
             }
             report.rows.push(row);
         }
@@ -307,6 +310,29 @@ impl Report {
         report.count_hidden_copies(&subject);
         report.totals.add_up();
         report
+    }
+
+    /// Lists an image, once, and says what of it costs RAM that no row shows.
+    fn add_image(&mut self, mapping: &Mapping, file: Option<&MappedFile>) {
+        let path = printable(&mapping.path);
+        let gone = if mapping.deleted { " (deleted)" } else { "" };
+        let image = format!("{path}{gone}");
+        if self.images.contains(&image) {
+            return;
+        }
+        self.images.push(image);
+        if mapping.deleted {
+            self.notes.push(format!(
+                "{path}: the image was deleted or replaced while this process runs from it; the old one stays, with the \
+                 space that it takes, until nothing uses it any more"
+            ));
+        }
+        if let Some(bytes) = file.and_then(|file| file.tmpfs_bytes) {
+            self.notes.push(format!(
+                "{path}: is in tmpfs or ramfs: all of it, {} KiB, is RAM that the kernel cannot drop, mapped or not",
+                bytes / 1024
+            ));
+        }
     }
 
     /// Old kernels do not show in smaps what was copied of a PFN mapping; `RssAnon` does.
@@ -338,7 +364,7 @@ fn row(mapping: &Mapping, file: Option<&MappedFile>, adjoining: Option<String>, 
     let copied = match class {
         // What smaps sees of it is copied, or (in a mixed mapping) page cache.
         Class::Flash => mapping.rss_bytes.max(mapping.anonymous_bytes),
-        Class::FlashDax | Class::ImageCache => mapping.anonymous_bytes,
+        Class::FlashDax | Class::ImageCache | Class::ImageTmpfs => mapping.anonymous_bytes,
         _ => size,
     };
     let (program, part) = whose(mapping, class, file, adjoining, comm);
@@ -468,6 +494,7 @@ fn totals(rows: &[Row]) -> Totals {
                 totals.file_cache.add(cache);
             }
             Class::ImageCache => totals.image_cache.add(cache),
+            Class::ImageTmpfs => totals.image_tmpfs.add(cache),
             Class::FileCache => totals.file_cache.add(cache),
             Class::CopiedPages => totals.copied.add(cache),
             Class::Stub => totals.stub.add(cache),

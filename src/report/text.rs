@@ -11,14 +11,14 @@ pub fn columns() -> &'static str {
 Columns, all in KiB:
   SIZE      address space (procrank: Vss)
   IN PLACE  of that, run in place: mapped from flash, or from an image in the
-            page cache, and not copied
+            page cache or in tmpfs, and not copied
   RSS       pages present in RAM (smem, procrank: RSS); flash mapped by its
             physical pages shows 0
   PSS       the same, each page divided by the number of processes that map it
   ANON      pages that exist in RAM only: heap, stack, bss, and private copies
             of file pages (copy on write)
-  FROM      what stands behind it: flash, page cache of image, page cache,
-            anonymous, ...
+  FROM      what stands behind it: flash, page cache of image (which the kernel
+            may drop), image in tmpfs (RAM for good), page cache, anonymous, ...
 
 The RAM that a process costs by itself is ANON, its page tables and, if xip-run
 started it, its session memfd: the stub, its record and every page that was
@@ -46,7 +46,7 @@ impl fmt::Display for Report {
             for row in &self.rows {
                 writeln!(
                     f,
-                    "{:width$} {} {} {:19} {}",
+                    "{:width$} {} {} {:20} {}",
                     format!("{:08x}-{:08x}", row.start, row.end),
                     row.perms,
                     numbers(&row.counts),
@@ -62,7 +62,7 @@ impl fmt::Display for Report {
         for program in &self.programs {
             writeln!(
                 f,
-                "{} {:19} {}",
+                "{} {:20} {}",
                 numbers(&program.counts),
                 program.class.title(),
                 label(program.program.as_deref(), program.part.title()),
@@ -118,6 +118,7 @@ impl Report {
         let from: Vec<&str> = [
             (totals.flash_bytes, "flash"),
             (totals.image_cache.mapped_bytes, "page cache"),
+            (totals.image_tmpfs.mapped_bytes, "tmpfs (RAM)"),
         ]
         .iter()
         .filter(|(bytes, _)| *bytes > 0)
@@ -137,7 +138,7 @@ impl Report {
     }
 }
 
-const WIDTH: usize = 42;
+const WIDTH: usize = 43;
 
 const HEAD: &str = "    SIZE IN PLACE      RSS      PSS     ANON";
 
@@ -161,7 +162,7 @@ fn label(program: Option<&str>, part: &str) -> String {
 }
 
 /// The totals, line by line.
-fn lines(totals: &Totals) -> [(&'static str, u64); 17] {
+fn lines(totals: &Totals) -> [(&'static str, u64); 20] {
     let memfd = totals.session_memfd;
     // A share of what the session memfd's own share has in it is shown only where that is not known.
     let unless_in_memfd = |share: u64| if memfd.is_some() { 0 } else { share };
@@ -178,6 +179,18 @@ fn lines(totals: &Totals) -> [(&'static str, u64); 17] {
         (
             "in place, page cache: this process's share",
             totals.image_cache.share_bytes,
+        ),
+        (
+            "in place, tmpfs (RAM): mapped",
+            totals.image_tmpfs.mapped_bytes,
+        ),
+        (
+            "in place, tmpfs (RAM): resident",
+            totals.image_tmpfs.resident_bytes,
+        ),
+        (
+            "in place, tmpfs (RAM): this process's share",
+            totals.image_tmpfs.share_bytes,
         ),
         ("other page cache: mapped", totals.file_cache.mapped_bytes),
         (
@@ -218,9 +231,16 @@ fn lines(totals: &Totals) -> [(&'static str, u64); 17] {
 
 /// Lines that are left out where they are 0.
 fn is_rare(name: &str) -> bool {
-    ["copied", "stub", "session", "shared", "swapped"]
-        .iter()
-        .any(|start| name.starts_with(start))
+    [
+        "in place, tmpfs",
+        "copied",
+        "stub",
+        "session",
+        "shared",
+        "swapped",
+    ]
+    .iter()
+    .any(|start| name.starts_with(start))
 }
 
 /// The totals of several processes side by side, one column each; of two also what the second has more.
