@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::layout::{Layout, Origin, Piece};
 use super::{CopyReason, Mapping, PlanOptions, Source};
 use crate::backing::ReadAt;
-use crate::cramfs::{Image, ImageFile, Inode};
+use crate::cramfs::{Image, ImageFile, Inode, show_path};
 use crate::elf::{ElfFile, ElfKind, Machine, Segment};
 use crate::error::{Error, Result};
 use crate::index::FileIndex;
@@ -234,12 +234,12 @@ fn refuse_script(file: &ImageFile, path: &[u8]) -> Result<()> {
         .copied()
         .take_while(|&byte| byte != b'\n' && byte != 0)
         .collect();
-    let line = String::from_utf8_lossy(&line);
+    let line = show_path(&line);
     Err(Error::not_runnable(match line.trim() {
         "" => "a script that names no interpreter after #!".to_owned(),
         line => format!(
             "a script, and scripts are not started yet; run `{line} {}`",
-            String::from_utf8_lossy(path)
+            show_path(path)
         ),
     }))
 }
