@@ -22,6 +22,7 @@ pub mod backing;
 
 pub mod elf;
 
+pub mod access;
 pub mod cramfs;
 pub mod extent;
 pub mod index;

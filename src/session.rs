@@ -13,9 +13,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::backing::FileBacking;
-use crate::cramfs::{Image, ImageFile, Inode, show_path};
+use crate::cramfs::{Image, ImageFile, show_path};
 use crate::elf::ElfKind;
 use crate::error::{Error, Result};
 use crate::plan::{LaunchPlan, ObjectPlan, Source};
@@ -27,6 +28,9 @@ pub const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.bin"));
 
 /// Longest name of a memfd in bytes: memfd_create(2).
 const MEMFD_NAME_MAX: usize = 249;
+/// Where the memfd's descriptor is looked for a place. Not above 63: the kernel's table of descriptors would grow for it,
+/// and the program would keep the larger one.
+const LAUNCH_FD_MIN: i32 = 60;
 /// What the memfd's name starts with; `/proc/PID/maps` shows it after `/memfd:`.
 pub const MEMFD_PREFIX: &str = "xip-run:";
 
@@ -51,36 +55,6 @@ pub struct Start<'a> {
     pub execfn: &'a [u8],
     /// `argv`, `argv[0]` included.
     pub argv: Vec<CString>,
-}
-
-/// May this process execute a file of that owner, group and mode? `fs/namei.c acl_permission_check()`: the owner's bit,
-/// else the group's, else everybody's; root needs any of them. A set-user-ID bit has no effect: nothing here could honour
-/// it.
-///
-/// # Errors
-/// [`Kind::NotRunnable`](crate::error::Kind) (EACCES).
-pub fn require_permission(inode: &Inode) -> Result<()> {
-    let gid = u32::from(inode.gid);
-    let in_group = || {
-        rustix::process::getegid().as_raw() == gid
-            || rustix::process::getgroups()
-                .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
-    };
-    let bits = match rustix::process::geteuid().as_raw() {
-        0 => 0o111,
-        uid if uid == u32::from(inode.uid) => 0o100,
-        _ if in_group() => 0o010,
-        _ => 0o001,
-    };
-    if inode.mode & bits != 0 {
-        return Ok(());
-    }
-    Err(Error::not_runnable(format!(
-        "permission denied (EACCES): mode {:04o}, owner {}, group {} in the image",
-        inode.mode & 0o7777,
-        inode.uid,
-        inode.gid
-    )))
 }
 
 /// Becomes the program. Returns only if that fails.
@@ -109,15 +83,47 @@ fn compose_memfd(
     let fail =
         |what: &str, err: io::Error| Error::failed(format!("the session's memfd: {what}: {err}"));
     let memfd = create_memfd(start.execfn).map_err(|err| fail("memfd_create", err))?;
+    // Above the numbers that programs use, so that AT_EXECFN tells the launch from the program's own fexecve().
+    let memfd = rustix::io::fcntl_dupfd_cloexec(&memfd, LAUNCH_FD_MIN).map_or(memfd, File::from);
     let parts = compose(image, backing, plan, start, memfd.as_raw_fd() as u64)?;
-    for (at, bytes) in &parts {
-        memfd
-            .write_all_at(bytes, *at)
-            .map_err(|err| fail("write", err))?;
-    }
+    let len_bytes = parts
+        .iter()
+        .map(|(at, bytes)| at + bytes.len() as u64)
+        .max();
+    with_file_size_limit(len_bytes.unwrap_or(0), || {
+        for (at, bytes) in &parts {
+            memfd
+                .write_all_at(bytes, *at)
+                .map_err(|err| fail("write", err))?;
+        }
+        Ok(())
+    })?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&memfd, seals).map_err(|err| fail("seal", err.into()))?;
     Ok(memfd)
+}
+
+/// Does `write` with a file size limit of at least `len_bytes`: RLIMIT_FSIZE counts for a memfd too, and SIGXFSZ would end
+/// the launch without a word.
+fn with_file_size_limit(len_bytes: u64, write: impl FnOnce() -> Result<()>) -> Result<()> {
+    let limit = getrlimit(Resource::Fsize);
+    if limit.current.is_none_or(|current| current >= len_bytes) {
+        return write();
+    }
+    let raised = Rlimit {
+        current: Some(len_bytes),
+        ..limit
+    };
+    setrlimit(Resource::Fsize, raised).map_err(|err| {
+        Error::failed(format!(
+            "the limit of file sizes (ulimit -f, RLIMIT_FSIZE) is below the {len_bytes} bytes of the session's memfd, and \
+             cannot be raised: {err}"
+        ))
+    })?;
+    let result = write();
+    setrlimit(Resource::Fsize, limit)
+        .map_err(|err| Error::failed(format!("restoring RLIMIT_FSIZE: {err}")))?;
+    result
 }
 
 fn create_memfd(execfn: &[u8]) -> io::Result<File> {
@@ -216,8 +222,8 @@ fn compose(
             ],
             ino: identity.ino,
             size: identity.size,
-            ctime_s: identity.ctime_s,
-            ctime_ns: identity.ctime_ns.cast_unsigned(),
+            mtime_s: identity.mtime_s,
+            mtime_ns: identity.mtime_ns.cast_unsigned(),
         },
         execfn,
         comm: comm(start.execfn),
@@ -230,8 +236,6 @@ fn compose(
         start_data: program.start_data,
         end_data: program.end_data,
         brk: program.brk,
-        // Without PT_GNU_STACK: arch/arm/kernel/elf.c arm_elf_read_implies_exec(); the 64-bit ones say no.
-        stack_exec: u64::from(program.stack_exec.unwrap_or(cfg!(target_arch = "arm"))),
         randomize: u64::from(addresses_are_randomized()),
         mappings: mappings.len() as u64,
     };
@@ -241,7 +245,7 @@ fn compose(
     }
     record_bytes.extend_from_slice(&strings);
 
-    let mut code = elf_header(len, pages_at, pages.len() as u64);
+    let mut code = elf_header(len, pages_at, pages.len() as u64, program.stack_exec);
     code.resize(wire::CODE as usize, 0);
     code.extend_from_slice(STUB);
     Ok(vec![
@@ -287,8 +291,10 @@ fn addresses_are_randomized() -> bool {
         .map_or(true, |text| !text.starts_with(b"0"))
 }
 
-/// The ELF header and program headers of the memfd, for the machine that this was compiled for: elf(5).
-fn elf_header(record_len: u64, pages_at: u64, pages_len: u64) -> Vec<u8> {
+/// The ELF header and program headers of the memfd, for the machine that this was compiled for: elf(5). Its `PT_GNU_STACK`
+/// is the program's, or missing as there, so that the kernel itself does what follows from it: an executable stack, and
+/// READ_IMPLIES_EXEC where a missing one means that (`arm_elf_read_implies_exec()`).
+fn elf_header(record_len: u64, pages_at: u64, pages_len: u64, stack_exec: Option<bool>) -> Vec<u8> {
     const WIDE: bool = cfg!(target_pointer_width = "64");
     const MACHINE: u16 = match () {
         () if cfg!(target_arch = "x86_64") => 62,
@@ -304,11 +310,13 @@ fn elf_header(record_len: u64, pages_at: u64, pages_len: u64) -> Vec<u8> {
     };
     const R: u32 = 4;
     const RW: u32 = 6;
+    const RWX: u32 = 7;
     const RX: u32 = 5;
     const PT_LOAD: u32 = 1;
     const PT_GNU_STACK: u32 = 0x6474_e551;
     let code_len = wire::CODE + STUB.len() as u64;
-    let segments = [
+    let stack = stack_exec.map(|exec| (PT_GNU_STACK, if exec { RWX } else { RW }, 0, 0, 0));
+    let segments: Vec<_> = [
         (PT_LOAD, RX, 0, STUB_BASE, code_len),
         (PT_LOAD, RX, 0, STUB_BASE + wire::TWIN, code_len),
         (
@@ -319,8 +327,11 @@ fn elf_header(record_len: u64, pages_at: u64, pages_len: u64) -> Vec<u8> {
             record_len,
         ),
         (PT_LOAD, R, pages_at, STUB_BASE + pages_at, pages_len),
-        (PT_GNU_STACK, RW, 0, 0, 0),
-    ];
+    ]
+    .into_iter()
+    .filter(|(.., len)| *len > 0)
+    .chain(stack)
+    .collect();
     let mut elf = Vec::with_capacity(wire::CODE as usize);
     let half = |elf: &mut Vec<u8>, value: u16| elf.extend_from_slice(&value.to_ne_bytes());
     let word = |elf: &mut Vec<u8>, value: u32| elf.extend_from_slice(&value.to_ne_bytes());
@@ -373,7 +384,7 @@ mod tests {
 
     #[test]
     fn the_header_fits_before_the_code_and_goblin_reads_it() {
-        let mut elf = elf_header(100, 3 * wire::PART, 4096);
+        let mut elf = elf_header(100, 3 * wire::PART, 4096, Some(false));
         assert!(elf.len() as u64 <= wire::CODE);
         elf.resize(wire::CODE as usize, 0);
         let parsed = goblin::elf::Elf::parse(&elf).unwrap();

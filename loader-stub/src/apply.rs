@@ -14,13 +14,13 @@ pub fn open_image(record: &'static Record) -> Result<Fd, Failure> {
     let fd = sys::open(path).map_err(|errno| Failure::syscall("cannot open the image again", errno))?;
     let stat = match sys::statx(fd) {
         Ok(stat) => stat,
-        // Linux before 4.11: nothing to compare with.
-        Err(Errno::ENOSYS) => return Ok(fd),
+        // Linux before 4.11, or a sandbox: nothing to compare with.
+        Err(Errno::ENOSYS | Errno::EPERM) => return Ok(fd),
         Err(errno) => return Err(Failure::syscall("statx of the image", errno)),
     };
     let image = &record.image;
-    let found = (stat.dev, stat.ino, stat.size, stat.ctime_s, u64::from(stat.ctime_ns));
-    if found != (image.dev, image.ino, image.size, image.ctime_s, image.ctime_ns) {
+    let found = (stat.dev, stat.ino, stat.size, stat.mtime_s, u64::from(stat.mtime_ns));
+    if found != (image.dev, image.ino, image.size, image.mtime_s, image.mtime_ns) {
         return Err(Failure::new("the image file was changed or replaced after the launch was planned; start again"));
     }
     Ok(fd)
@@ -54,6 +54,13 @@ pub fn map_object(
         mapped_end = mapping.addr + mapping.len;
         map(record, mapping, image, bias, object.place == wire::PLACE_FIXED)?;
     }
+    let span_end = object.span_start + object.span_len;
+    if object.place != wire::PLACE_FIXED && span_end > mapped_end {
+        // SAFETY: (1) as above.
+        let _ = unsafe {
+            sys::munmap((mapped_end as usize).wrapping_add(bias), (span_end - mapped_end) as usize)
+        };
+    }
     Ok(bias)
 }
 
@@ -66,7 +73,7 @@ fn reserve(record: &Record, object: &Object, sp: usize, page: usize) -> Result<u
     };
     if object.place == wire::PLACE_PROGRAM {
         // binfmt_elf.c load_elf_binary(): ELF_ET_DYN_BASE plus arch_mmap_rnd(), aligned.
-        let base = (arch::dyn_base(sp) + random_offset(record, page)) & !(align - 1);
+        let base = (arch::dyn_base(sp) + random_offset(record, sp, page)) & !(align - 1);
         // SAFETY: nothing is replaced.
         match unsafe { sys::mmap(base, len, sys::PROT_NONE, flags | sys::MAP_FIXED_NOREPLACE, None, 0) } {
             Ok(at) if at == base => return Ok(base),
@@ -90,11 +97,13 @@ fn reserve(record: &Record, object: &Object, sp: usize, page: usize) -> Result<u
 }
 
 /// How far from `ELF_ET_DYN_BASE`: as many random pages as mmap(2) gets by default (`arch_mmap_rnd()`).
-fn random_offset(record: &Record, page: usize) -> usize {
+fn random_offset(record: &Record, sp: usize, page: usize) -> usize {
     if record.randomize == 0 || sys::wants_fixed_addresses() {
         return 0;
     }
-    (sys::random() as usize & ((1 << arch::RANDOM_BITS) - 1)) * page
+    // Early at boot there may be nothing better than where the kernel put the stack.
+    let random = sys::random().unwrap_or_else(|| (sp as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32);
+    (random as usize & ((1 << arch::RANDOM_BITS) - 1)) * page
 }
 
 fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) -> Result<(), Failure> {
@@ -141,53 +150,45 @@ fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) 
     Ok(())
 }
 
-/// `PT_GNU_STACK` with `PF_X`: binfmt_elf.c `EXSTACK_ENABLE_X`.
-pub fn make_stack_executable(sp: usize, page: usize) -> Result<(), Failure> {
-    const RWX: usize = 7;
-    let at = sp & !(page - 1);
-    // SAFETY: (1) more is allowed than before.
-    unsafe { sys::mprotect(at, page, RWX | sys::PROT_GROWSDOWN) }
-        .map_err(|errno| Failure::syscall("mprotect of the stack, which the program wants executable", errno))
-}
-
 /// Tells the kernel what execve(2) would have recorded: the break, auxv, and what /proc/PID/stat and cmdline show.
 ///
 /// It needs `CONFIG_CHECKPOINT_RESTORE`. Without it the program runs all the same, with a break that is far away and an
-/// old /proc/PID/auxv; `xip-run --probe` says so.
-pub fn describe_to_kernel(record: &Record, stack: &Stack, bias: usize) {
+/// old /proc/PID/auxv.
+pub fn describe_to_kernel(record: &Record, stack: &Stack, bias: usize, page: usize) {
     let biased = |addr: u64| (addr as usize).wrapping_add(bias) as u64;
-    let program = &record.objects[0];
+    let behind_bss = biased(record.brk);
     // A program that mmap(2) placed has no room for a break behind it: load_elf_binary() moves it then.
-    let brk = match program.place {
+    let brk = match record.objects[0].place {
         wire::PLACE_ANYWHERE => {
-            let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
-            (arch::dyn_base(stack.sp) + random_offset(record, page)) as u64
+            (arch::dyn_base(stack.sp) + random_offset(record, stack.sp, page)).next_multiple_of(page) as u64
         }
-        _ => biased(record.brk),
+        _ => behind_bss,
     };
     let [arg_start, arg_end, env_start, env_end] = stack.string_ranges().map(|at| at as u64);
     let (auxv, auxv_len) = stack.auxv_bytes();
-    let mut map = sys::MmMap {
-        start_code: biased(record.start_code),
-        end_code: biased(record.end_code),
-        start_data: biased(record.start_data),
-        end_data: biased(record.end_data),
-        start_brk: brk,
-        brk,
-        start_stack: stack.sp as u64,
-        arg_start,
-        arg_end,
-        env_start,
-        env_end,
-        auxv: auxv as u64,
-        auxv_size: auxv_len as u32,
-        exe_fd: u32::MAX,
-    };
-    if sys::set_mm_map(&map).is_err() {
-        // Before Linux 5.4 the break must lie above the data's end, not at it.
-        map.start_brk += 1;
-        map.brk += 1;
-        let _ = sys::set_mm_map(&map);
+    // Kernels before 5.15 want the break above the data's end, not below it or at it.
+    for brk in [brk, behind_bss, behind_bss + page as u64] {
+        let map = sys::MmMap {
+            start_code: biased(record.start_code),
+            end_code: biased(record.end_code),
+            start_data: biased(record.start_data),
+            end_data: biased(record.end_data),
+            start_brk: brk,
+            brk,
+            start_stack: stack.sp as u64,
+            arg_start,
+            arg_end,
+            env_start,
+            env_end,
+            auxv,
+            auxv_size: auxv_len as u32,
+            exe_fd: u32::MAX,
+            #[cfg(target_pointer_width = "32")]
+            pad: 0,
+        };
+        if sys::set_mm_map(&map).is_ok() {
+            break;
+        }
     }
 }
 

@@ -5,25 +5,28 @@
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
+use xip_run::access;
 use xip_run::backing::{FileBacking, spec};
-use xip_run::cramfs::{Image, show_path};
+use xip_run::cramfs::Image;
 use xip_run::elf::Machine;
 use xip_run::error::{Error, Result};
 use xip_run::plan::{LaunchPlan, PlanOptions};
 use xip_run::session;
 use xip_run::units::PageSize;
 
-/// Run a program in place from a cramfs image: its text and constants are mapped straight from the image and cost no
-/// RAM, its data is private.
+/// Run a program in place from a cramfs image: its text and constants are mapped straight from the image instead of being
+/// copied to RAM, its data is private.
 #[derive(Parser, Debug)]
 #[command(
     name = "xip-run",
     version,
+    override_usage = "xip-run --no-root [OPTIONS] PROGRAM [ARG]...
+       xip-run --explain [--json] [OPTIONS] PROGRAM",
     after_help = "Examples:
   xip-run --no-root --image rootfs.cramfs /bin/busybox sh -c 'echo hello'
   xip-run --image rootfs.cramfs --explain /bin/busybox      what would be mapped from where, and why
@@ -67,27 +70,23 @@ struct Args {
     #[arg(long)]
     copy_text: bool,
 
-    /// Start the program with this argv[0] instead of PROGRAM
-    #[arg(long, value_name = "NAME")]
+    /// Start the program with this argv[0] instead of PROGRAM (-sh makes a login shell)
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     argv0: Option<OsString>,
 
-    /// Path of the program in the image
-    #[arg(value_name = "PROGRAM")]
-    program: OsString,
-
-    /// Its arguments
-    #[arg(
-        value_name = "ARG",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    args: Vec<OsString>,
+    /// Path of the program in the image, and its arguments: all that follows PROGRAM is the program's
+    // One list, because clap would look for its own options between two.
+    #[arg(value_name = "PROGRAM [ARG]", required = true, trailing_var_arg = true)]
+    command: Vec<OsString>,
 }
 
 fn parse_page_size(text: &str) -> Result<PageSize, String> {
     let bytes = text.parse().map_err(|_| "not a number".to_owned())?;
     PageSize::new(bytes).ok_or_else(|| "must be 4096, 16384 or 65536".to_owned())
 }
+
+/// Longest path, its NUL included: limits.h.
+const PATH_MAX: usize = 4096;
 
 xip_run::c_main!(run);
 
@@ -102,7 +101,8 @@ fn run(args: Vec<OsString>) -> u8 {
     match launch(args) {
         Ok(()) => 0,
         Err(err) => {
-            eprintln!("xip-run: {err}");
+            // eprintln!() would panic where standard error cannot be written to.
+            let _ = writeln!(std::io::stderr(), "xip-run: {err}");
             err.kind().exit_code()
         }
     }
@@ -139,7 +139,16 @@ fn launch(args: Args) -> Result<()> {
         cow: true,
         reserved: session::RESERVED,
     };
-    let execfn = args.program.as_bytes();
+    let (program, arguments) = args
+        .command
+        .split_first()
+        .ok_or_else(|| Error::failed("no program named"))?;
+    let execfn = program.as_bytes();
+    if execfn.len() >= PATH_MAX {
+        return Err(Error::not_runnable(
+            "the program's path is longer than PATH_MAX, 4095 bytes (ENAMETOOLONG)",
+        ));
+    }
     let plan = LaunchPlan::new(&image, execfn, &options).map_err(in_image)?;
     if args.verify {
         plan.verify(&image).map_err(in_image)?;
@@ -161,13 +170,12 @@ fn launch(args: Args) -> Result<()> {
     if !args.copy_text {
         backing.require_executable()?;
     }
-    session::require_permission(&plan.program.inode)
-        .map_err(|err| in_image(err.context(show_path(&plan.program.path))))?;
-    let argv0 = args.argv0.unwrap_or_else(|| args.program.clone());
+    access::require_executable(&image, &plan).map_err(in_image)?;
+    let argv0 = args.argv0.as_ref().unwrap_or(program);
     let argv = std::iter::once(argv0)
-        .chain(args.args)
+        .chain(arguments)
         .map(|arg| {
-            CString::new(arg.into_vec()).map_err(|_| Error::failed("an argument has a NUL in it"))
+            CString::new(arg.as_bytes()).map_err(|_| Error::failed("an argument has a NUL in it"))
         })
         .collect::<Result<_>>()?;
     Err(session::start(
