@@ -245,9 +245,12 @@ pub fn run(command: &mut Command, stdin: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let (mut to, input) = (child.stdin.take().unwrap(), stdin.to_vec());
     // It may end without having read all.
-    let _ = child.stdin.take().unwrap().write_all(stdin);
-    finish(child)
+    let writer = thread::spawn(move || drop(to.write_all(&input)));
+    let output = finish(child);
+    writer.join().unwrap();
+    output
 }
 
 /// Waits for a process, and kills it if it takes too long.
