@@ -89,6 +89,10 @@ fn parse_page_size(text: &str) -> Result<PageSize, String> {
     PageSize::new(bytes).ok_or_else(|| "must be 4096, 16384 or 65536".to_owned())
 }
 
+/// What a launch allocates is gone with the launch.
+#[global_allocator]
+static MEMORY: xip_run::sys::Arena = xip_run::sys::Arena::new();
+
 xip_run::c_main!(run);
 
 fn run(args: Vec<OsString>) -> u8 {
