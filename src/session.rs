@@ -236,7 +236,7 @@ fn compose(
         start_data: program.start_data,
         end_data: program.end_data,
         brk: program.brk,
-        randomize: u64::from(addresses_are_randomized()),
+        randomize: u64::from(is_relocatable(plan) && addresses_are_randomized()),
         mappings: mappings.len() as u64,
     };
     let mut record_bytes = sys::bytes_of(&record).to_vec();
@@ -283,6 +283,12 @@ fn comm(execfn: &[u8]) -> [u8; 16] {
         *to = *from;
     }
     comm
+}
+
+/// Has it objects whose address the stub chooses? Only for these it matters what the system says of random addresses.
+fn is_relocatable(plan: &LaunchPlan) -> bool {
+    plan.objects()
+        .any(|object| object.kind == ElfKind::Relocatable)
 }
 
 /// `kernel.randomize_va_space`; where it cannot be read, addresses are randomized.

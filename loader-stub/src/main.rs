@@ -46,7 +46,10 @@ extern "C" fn working_stack(sp: usize) -> usize {
 extern "C" fn stub_main(sp: usize) -> ! {
     let record = record();
     if record.magic != wire::MAGIC {
-        fail(b"", &Failure::new("the session's record is of another version").code(125));
+        fail(
+            b"",
+            &Failure::new("the session's record is of another version").code(125),
+        );
     }
     let program = stack::record_str(record, record.execfn);
     match start(record, sp) {
@@ -102,5 +105,8 @@ fn start(record: &'static wire::Record, sp: usize) -> Result<core::convert::Infa
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    fail(b"", &Failure::new("the loader stub failed; this is a bug").code(125))
+    fail(
+        b"",
+        &Failure::new("the loader stub failed; this is a bug").code(125),
+    )
 }

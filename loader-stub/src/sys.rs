@@ -82,7 +82,9 @@ pub unsafe fn mmap(
 ) -> Result<usize, Errno> {
     let fd = fd.map_or(usize::MAX, |fd| fd.0);
     let offset = offset / arch::MMAP_OFFSET_UNIT;
-    let Ok(offset) = usize::try_from(offset) else { return Err(Errno(75)) };
+    let Ok(offset) = usize::try_from(offset) else {
+        return Err(Errno(75));
+    };
     call(nr::MMAP, [addr, len, prot, flags, fd, offset])
 }
 
@@ -116,7 +118,11 @@ pub unsafe fn mprotect(addr: usize, len: usize, prot: usize) -> Result<(), Errno
 pub fn open(path_nul: &[u8]) -> Result<Fd, Errno> {
     debug_assert!(path_nul.last() == Some(&0));
     let flags = arch::O_LARGEFILE | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    call(nr::OPENAT, [AT_FDCWD, path_nul.as_ptr() as usize, flags, 0, 0, 0]).map(Fd)
+    call(
+        nr::OPENAT,
+        [AT_FDCWD, path_nul.as_ptr() as usize, flags, 0, 0, 0],
+    )
+    .map(Fd)
 }
 
 /// close(2).
@@ -151,7 +157,17 @@ const _: () = assert!(core::mem::offset_of!(Statx, dev) == 0x88);
 pub fn statx(fd: Fd) -> Result<Statx, Errno> {
     let mut stat = Statx::default();
     let to = &raw mut stat as usize;
-    call(nr::STATX, [fd.0, c"".as_ptr() as usize, AT_EMPTY_PATH, STATX_BASIC_STATS, to, 0])?;
+    call(
+        nr::STATX,
+        [
+            fd.0,
+            c"".as_ptr() as usize,
+            AT_EMPTY_PATH,
+            STATX_BASIC_STATS,
+            to,
+            0,
+        ],
+    )?;
     Ok(stat)
 }
 
@@ -162,12 +178,16 @@ pub fn random() -> Option<u64> {
     const GRND_NONBLOCK: usize = 1;
     let mut bits = 0_u64;
     let mut get = |flags| call(nr::GETRANDOM, [&raw mut bits as usize, 8, flags, 0, 0, 0]);
-    get(GRND_INSECURE).or_else(|_| get(GRND_NONBLOCK)).ok().map(|_| bits)
+    get(GRND_INSECURE)
+        .or_else(|_| get(GRND_NONBLOCK))
+        .ok()
+        .map(|_| bits)
 }
 
 /// Did somebody ask for addresses that are always the same (setarch -R, a debugger)? personality(2).
 pub fn wants_fixed_addresses() -> bool {
-    call(nr::PERSONALITY, [0xffff_ffff, 0, 0, 0, 0, 0]).is_ok_and(|flags| flags & ADDR_NO_RANDOMIZE != 0)
+    call(nr::PERSONALITY, [0xffff_ffff, 0, 0, 0, 0, 0])
+        .is_ok_and(|flags| flags & ADDR_NO_RANDOMIZE != 0)
 }
 
 /// prctl(2) `PR_SET_NAME`.
@@ -202,7 +222,18 @@ const _: () = assert!(core::mem::offset_of!(MmMap, auxv_size) == 88 + size_of::<
 
 /// prctl(2) `PR_SET_MM`, `PR_SET_MM_MAP`.
 pub fn set_mm_map(map: &MmMap) -> Result<(), Errno> {
-    call(nr::PRCTL, [PR_SET_MM, PR_SET_MM_MAP, &raw const *map as usize, size_of::<MmMap>(), 0, 0]).map(drop)
+    call(
+        nr::PRCTL,
+        [
+            PR_SET_MM,
+            PR_SET_MM_MAP,
+            &raw const *map as usize,
+            size_of::<MmMap>(),
+            0,
+            0,
+        ],
+    )
+    .map(drop)
 }
 
 /// write(2) to standard error, as far as it goes.

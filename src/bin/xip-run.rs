@@ -88,6 +88,10 @@ fn parse_page_size(text: &str) -> Result<PageSize, String> {
 /// Longest path, its NUL included: limits.h.
 const PATH_MAX: usize = 4096;
 
+/// What a launch allocates is gone with the launch.
+#[global_allocator]
+static MEMORY: xip_run::sys::Arena = xip_run::sys::Arena::new();
+
 xip_run::c_main!(run);
 
 fn run(args: Vec<OsString>) -> u8 {

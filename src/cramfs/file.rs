@@ -44,6 +44,11 @@ impl ImageFile {
         &self.inode
     }
 
+    /// Where its blocks are.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
     /// Copies bytes of the file out, all of `buf` or nothing.
     ///
     /// # Errors

@@ -8,7 +8,8 @@ use crate::backing::ReadAt;
 use crate::cramfs::{Image, ImageFile, Inode, show_path};
 use crate::elf::{ElfFile, ElfKind, Machine, Segment};
 use crate::error::{Error, Result};
-use crate::index::FileIndex;
+use crate::extent;
+use crate::index::{FileIndex, NotDirect};
 use crate::units::{FileOffset, ImageOffset, PageRange, PageSize};
 
 /// The plan of one ELF file. All addresses are before bias: the same for every launch.
@@ -80,7 +81,8 @@ impl ObjectPlan {
             refuse_reserved(&elf.segments, options)?;
         }
         let layout = Layout::new(&elf, inode.size, options.page)?;
-        let index = FileIndex::new(image, inode, options.page)?;
+        let extents = extent::of_blocks(file.blocks());
+        let index = FileIndex::of_extents(image, inode, &extents, options.page)?;
         let mut plan = Self {
             path: path.to_vec(),
             inode: *inode,
@@ -130,7 +132,7 @@ impl ObjectPlan {
         }
     }
 
-    /// Decides, page by page, where the file pages of a piece come from.
+    /// Decides, run by run, where the file pages of a piece come from.
     fn push_file_pages(
         &mut self,
         image: &Image,
@@ -141,15 +143,24 @@ impl ObjectPlan {
         options: &PlanOptions,
     ) -> Result<()> {
         let page = options.page;
-        for number in 0..page.count(piece.pages.len_bytes()) {
-            let start = piece.pages.start() + number * page.bytes();
-            let at = FileOffset(piece_at.0 + number * page.bytes());
-            let Some(pages) = PageRange::new(page, start, page.bytes()) else {
-                continue;
+        let mut start = piece.pages.start();
+        while start < piece.pages.end() {
+            let at = FileOffset(piece_at.0 + (start - piece.pages.start()));
+            let run = index.run_from(at.0 / page.bytes());
+            let run_bytes = run.map_or(page.bytes(), |run| run.pages * page.bytes());
+            // Bss begins in the piece's last page, which is decided alone.
+            let end = match bss_at.map(|bss_at| page.floor(bss_at)) {
+                Some(last) if start < last => last,
+                _ => piece.pages.end(),
+            };
+            let len_bytes = run_bytes.min(end - start);
+            let Some(pages) = PageRange::new(page, start, len_bytes) else {
+                break;
             };
             let bss_at = bss_at.filter(|bss_at| (start..pages.end()).contains(bss_at));
+            start = pages.end();
             // The image's reasons first: they have a way out.
-            let source = match index.page(at.0 / page.bytes()) {
+            let source = match run.map_or(Err(NotDirect::BeyondFile), |run| run.state) {
                 Err(why) => Err(CopyReason::NotDirect(why)),
                 Ok(_) if piece.prot.exec && options.copy_text => Err(CopyReason::Asked),
                 Ok(_) if piece.prot.write && !options.cow => Err(CopyReason::CannotCow),
@@ -159,7 +170,7 @@ impl ObjectPlan {
                 Ok(at) => (Source::Direct { at }, clear(image, at, pages, bss_at)?),
                 Err(why) => {
                     let file_left = self.inode.size.saturating_sub(at.0);
-                    let segment_left = bss_at.map_or(page.bytes(), |bss_at| bss_at - start);
+                    let segment_left = bss_at.map_or(len_bytes, |bss_at| bss_at - pages.start());
                     let file_bytes = file_left.min(segment_left);
                     (
                         Source::Copied {

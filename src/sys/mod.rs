@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod alloc;
 mod args;
 mod exec;
 #[allow(dead_code, reason = "some of it is the stub's only")]
@@ -9,6 +10,7 @@ mod exec;
 #[path = "../../loader-stub/src/wire.rs"]
 pub(crate) mod wire;
 
+pub use alloc::Arena;
 pub use args::from_c;
 pub use exec::execveat;
 

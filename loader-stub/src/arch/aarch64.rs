@@ -61,7 +61,9 @@ unsafe extern "C" fn _start() -> ! {
 pub fn start_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
-    unsafe { asm!("adr {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack)) };
+    unsafe {
+        asm!("adr {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack))
+    };
     at
 }
 
@@ -121,7 +123,9 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
 fn leave_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
-    unsafe { asm!("adr {at}, {leave}", at = out(reg) at, leave = sym leave, options(nomem, nostack)) };
+    unsafe {
+        asm!("adr {at}, {leave}", at = out(reg) at, leave = sym leave, options(nomem, nostack))
+    };
     at
 }
 

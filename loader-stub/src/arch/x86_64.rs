@@ -52,7 +52,9 @@ unsafe extern "C" fn _start() -> ! {
 pub fn start_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
-    unsafe { asm!("lea {at}, [rip + {start}]", at = out(reg) at, start = sym _start, options(nomem, nostack)) };
+    unsafe {
+        asm!("lea {at}, [rip + {start}]", at = out(reg) at, start = sym _start, options(nomem, nostack))
+    };
     at
 }
 
@@ -114,7 +116,9 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
 fn leave_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
-    unsafe { asm!("lea {at}, [rip + {leave}]", at = out(reg) at, leave = sym leave, options(nomem, nostack)) };
+    unsafe {
+        asm!("lea {at}, [rip + {leave}]", at = out(reg) at, leave = sym leave, options(nomem, nostack))
+    };
     at
 }
 
