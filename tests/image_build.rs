@@ -545,6 +545,47 @@ fn the_command_builds_and_tells() {
     assert!(list.contains("/up -> ../../../../etc/passwd"), "{list}");
 }
 
+/// Killed at any moment, a build leaves the old image, or the new one, and nothing beside it.
+#[test]
+fn a_killed_build_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::create_dir(dir.join("root")).unwrap();
+    for number in 0..6 {
+        fs::write(dir.join(format!("root/{number}")), noise(4 << 20, number)).unwrap();
+    }
+    let mut killed = 0;
+    for (number, millis) in [1, 20, 50, 100, 200, 400].into_iter().enumerate() {
+        if number == 3 {
+            fs::write(dir.join("image"), "what was there before").unwrap();
+        }
+        let before = fs::read(dir.join("image")).ok();
+        let mut build = Command::new(env!("CARGO_BIN_EXE_xip-image"))
+            .arg("build")
+            .args([dir.join("root"), dir.join("image")])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(millis));
+        build.kill().unwrap();
+        if build.wait().unwrap().success() {
+            break;
+        }
+        killed += 1;
+        let after = fs::read(dir.join("image")).ok();
+        let whole = after.as_ref().is_some_and(|image| image.len() > 24 << 20);
+        assert!(after == before || whole, "after {millis} ms");
+        for entry in fs::read_dir(dir).unwrap() {
+            let name = entry.unwrap().file_name();
+            assert!(
+                name == "root" || name == "image",
+                "{name:?} after {millis} ms"
+            );
+        }
+    }
+    assert!(killed > 0, "the build is done before it can be killed");
+}
+
 /// Ranges that a test chose.
 struct Chosen(Vec<Vec<(u64, u64)>>);
 

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use super::dump::printable;
 use super::format::{BLOCK_DIRECT, BLOCK_FLAGS, BLOCK_UNCOMPRESSED, SIGNATURE, flags};
 use super::pack::has_whole_last_block;
-use super::reader;
+use super::reader::{self, MAX_STREAM_BYTES};
 use super::regions::{Region, RegionKind};
 use super::walk::Found;
 use super::{Block, Image, Inode, InodeKind};
@@ -387,12 +387,13 @@ impl Checker<'_> {
         {
             return Ok(());
         }
-        let mut stream = vec![0; len_bytes as usize];
+        let mut stream = [0; MAX_STREAM_BYTES];
+        let stream = stream.get_mut(..len_bytes as usize).unwrap_or_default();
         let mut page = [0; BLOCK_BYTES as usize];
         self.image
-            .read_exact_at(&mut stream, at.0)
+            .read_exact_at(stream, at.0)
             .map_err(|err| (Severity::Error, at, err.to_string()))?;
-        match reader::inflate(&stream, &mut page) {
+        match reader::inflate(stream, &mut page) {
             Ok(len) if len as u64 == want => Ok(()),
             Ok(len) => {
                 let what = format!("inflates to {len} bytes instead of {want}");

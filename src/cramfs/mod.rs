@@ -11,6 +11,7 @@ pub mod format;
 mod inode;
 mod layout;
 mod lookup;
+mod output;
 mod pack;
 pub mod reader;
 pub mod regions;

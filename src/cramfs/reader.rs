@@ -7,6 +7,8 @@
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use miniz_oxide::inflate::{TINFLStatus, decompress_slice_iter_to_slice};
+
 use super::directory::Entries;
 use super::format::{
     self, BlockPointer, Endian, INODE_BYTES, PointerTarget, RawSuper, SUPER_BYTES,
@@ -19,6 +21,8 @@ use crate::units::{BLOCK_BYTES, ImageOffset};
 
 /// Longest symbolic link target in bytes: `PATH_MAX` less its NUL.
 const MAX_LINK_BYTES: u64 = 4095;
+/// Longest zlib stream of a block in bytes (`fs/cramfs/inode.c cramfs_read_folio()`: `2*PAGE_SIZE`).
+pub(super) const MAX_STREAM_BYTES: usize = 2 * BLOCK_BYTES as usize;
 
 /// Where one block of a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -379,7 +383,7 @@ impl Image {
         let too_long = if pointer.uncompressed {
             BLOCK_BYTES
         } else {
-            2 * BLOCK_BYTES
+            MAX_STREAM_BYTES as u64
         };
         if len_bytes > too_long {
             return Err(Error::bad_image(format!(
@@ -406,22 +410,35 @@ impl Image {
     /// # Errors
     /// [`Kind::BadImage`] if the block does not decompress within 4096 bytes.
     pub fn read_block(&self, block: Block, buf: &mut [u8]) -> Result<()> {
-        buf.fill(0);
         match block {
-            Block::Hole => Ok(()),
+            Block::Hole => {
+                buf.fill(0);
+                Ok(())
+            }
             Block::Stored { at, len_bytes } => {
                 let len = buf.len().min(len_bytes as usize);
-                self.read_exact_at(buf.get_mut(..len).unwrap_or_default(), at.0)
+                let (stored, missing) = buf.split_at_mut(len);
+                missing.fill(0);
+                self.read_exact_at(stored, at.0)
             }
             Block::Compressed { at, len_bytes } => {
-                let stream = self.read_vec(at.0, u64::from(len_bytes))?;
-                let mut page = [0; BLOCK_BYTES as usize];
-                let len = inflate(&stream, &mut page).map_err(|what| {
-                    Error::bad_image(format!("compressed block at {at}: {what}"))
+                // On the stack: a program has hundreds of blocks, and every start of it may inflate them all.
+                let mut stream = [0; MAX_STREAM_BYTES];
+                let stream = stream.get_mut(..len_bytes as usize).ok_or_else(|| {
+                    Error::bad_image(format!("compressed block at {at}: {len_bytes} bytes"))
                 })?;
-                let len = len.min(buf.len());
-                if let (Some(to), Some(from)) = (buf.get_mut(..len), page.get(..len)) {
-                    to.copy_from_slice(from);
+                self.read_exact_at(stream, at.0)?;
+                let fail =
+                    |what: &str| Error::bad_image(format!("compressed block at {at}: {what}"));
+                if buf.len() == BLOCK_BYTES as usize {
+                    let len = inflate(stream, buf).map_err(fail)?;
+                    buf.get_mut(len..).unwrap_or_default().fill(0);
+                    return Ok(());
+                }
+                let mut page = [0; BLOCK_BYTES as usize];
+                inflate(stream, &mut page).map_err(fail)?;
+                for (to, from) in buf.iter_mut().zip(page) {
+                    *to = from;
                 }
                 Ok(())
             }
@@ -447,13 +464,12 @@ impl Image {
     }
 }
 
-/// Inflates a zlib stream that must end within `out`.
+/// Inflates a zlib stream that must end within `out`. Allocates nothing.
 pub(super) fn inflate(stream: &[u8], out: &mut [u8]) -> Result<usize, &'static str> {
-    let mut zlib = flate2::Decompress::new(true);
-    match zlib.decompress(stream, out, flate2::FlushDecompress::Finish) {
-        Ok(flate2::Status::StreamEnd) => Ok(zlib.total_out() as usize),
-        Ok(_) if zlib.total_out() as usize == out.len() => Err("inflates to more than 4096 bytes"),
-        Ok(_) => Err("the zlib stream is cut off"),
-        Err(_) => Err("not a zlib stream"),
-    }
+    let streams = std::iter::once(stream);
+    decompress_slice_iter_to_slice(out, streams, true, false).map_err(|status| match status {
+        TINFLStatus::HasMoreOutput => "inflates to more than 4096 bytes",
+        TINFLStatus::FailedCannotMakeProgress => "the zlib stream is cut off",
+        _ => "not a zlib stream",
+    })
 }
