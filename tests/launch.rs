@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -446,7 +446,8 @@ fn damaged_images_are_125() {
 #[test]
 fn an_image_that_changed_after_the_plan_is_refused() {
     let Some(stage) = busybox_stage() else { return };
-    let changes: [(&str, fn(&Path)); 4] = [
+    type Change = (&'static str, fn(&Path));
+    let changes: [Change; 4] = [
         ("replaced", |image| {
             let fresh = image.with_extension("fresh");
             fs::copy(image, &fresh).unwrap();
@@ -461,8 +462,9 @@ fn an_image_that_changed_after_the_plan_is_refused() {
                 .unwrap();
         }),
         ("written to", |image| {
-            let bytes = fs::read(image).unwrap();
-            fs::write(image, bytes).unwrap();
+            let file = fs::OpenOptions::new().write(true).open(image).unwrap();
+            // The same byte; not by truncating it first, which takes the running program's pages away.
+            file.write_all_at(b"C", 16).unwrap();
         }),
         ("gone", |image| fs::remove_file(image).unwrap()),
     ];
