@@ -17,8 +17,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use common::image_bytes::*;
-use common::{cases, noise};
+use common::cases;
+use common::storing::storing;
 use making::{Maker, PT_GNU_STACK, PT_INTERP, PT_LOAD, Phdr, load};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -180,105 +180,6 @@ fn lies() -> impl Strategy<Value = (u16, u64, Option<u64>, Option<u16>, Option<u
         })
 }
 
-/// How each block of a file is stored.
-#[derive(Clone, Copy, Debug)]
-enum Form {
-    Direct,
-    Apart,
-    Follows,
-    Zlib,
-    ZlibDirect,
-    Hole,
-}
-
-fn forms() -> impl Strategy<Value = Vec<Form>> {
-    vec(
-        prop_oneof![
-            12 => Just(Form::Direct),
-            1 => Just(Form::Apart),
-            1 => Just(Form::Follows),
-            1 => Just(Form::Zlib),
-            1 => Just(Form::ZlibDirect),
-            1 => Just(Form::Hole),
-        ],
-        12,
-    )
-}
-
-/// How an image is made of programs.
-#[derive(Clone, Debug)]
-struct Storing {
-    forms: Vec<Form>,
-    /// Alignment of the first block, and of those apart.
-    align: usize,
-    /// What follows the last byte.
-    after: Vec<u8>,
-    big: bool,
-    super_at: usize,
-    pad_to: usize,
-}
-
-fn storing() -> impl Strategy<Value = Storing> {
-    let after = prop_oneof![
-        Just(Vec::new()),
-        Just(vec![0; 0x10000]),
-        Just(noise(0x1000)),
-        Just([vec![0; 0xfff], noise(0x2000)].concat()),
-    ];
-    (
-        forms(),
-        prop::sample::select(vec![0x10000usize, 0x10000, 0x4000, 0x1000, 4]),
-        after,
-        any::<bool>(),
-        prop::sample::select(vec![0usize, 512]),
-        prop::sample::select(vec![4usize, 0x1000, 0x10000]),
-    )
-        .prop_map(|(forms, align, after, big, super_at, pad_to)| Storing {
-            forms,
-            align,
-            after,
-            big,
-            super_at,
-            pad_to,
-        })
-}
-
-impl Storing {
-    fn file(&self, bytes: &[u8]) -> Node {
-        let blocks = bytes.chunks(4096).enumerate().map(|(number, chunk)| {
-            let form = self.forms.get(number).copied().unwrap_or(Form::Direct);
-            match form {
-                // Headers in a hole are no headers.
-                Form::Hole if number > 0 && chunk.len() == 4096 => hole(),
-                Form::Direct | Form::Hole if number > 0 => raw_direct(chunk),
-                Form::Direct | Form::Hole | Form::Apart => raw_direct(chunk).align(self.align),
-                Form::Follows => raw(chunk),
-                Form::Zlib => zlib(chunk),
-                Form::ZlibDirect => zlib_direct(chunk),
-            }
-        });
-        file(blocks.collect::<Vec<_>>())
-            .mode(0o100_755)
-            .then(self.after.clone())
-    }
-
-    fn image(&self, program: &[u8], interp: &[u8]) -> Vec<u8> {
-        let tree = dir([("ld.so", self.file(interp)), ("p", self.file(program))]);
-        let image = ImageBytes {
-            endian: if self.big {
-                Endian::Big
-            } else {
-                Endian::Little
-            },
-            super_at: self.super_at,
-            flags: 0x903,
-            pad_to: self.pad_to,
-            ..ImageBytes::new(tree)
-        };
-        image.build()
-    }
-}
-
 fn options() -> impl Strategy<Value = PlanOptions> {
     let reserved = prop::option::of((0x3f_0000u64..0x44_0000, 0x1000u64..0x20000));
     let page = prop::sample::select(PageSize::ALL.to_vec());
@@ -323,11 +224,12 @@ proptest! {
         machine in machine(),
         kinds in (2u16..4, 2u16..4),
         phdrs in tame_phdrs(),
+        len in 0xb001_usize..0xc001,
         interp_phdrs in prop::option::weighted(0.3, tame_phdrs()),
         storing in storing(),
         options in options(),
     ) {
-        let make = |kind, phdrs: &[Phdr]| Maker { machine, kind, ..Maker::fixed(0xc000, phdrs) };
+        let make = |kind, phdrs: &[Phdr]| Maker { machine, kind, ..Maker::fixed(len, phdrs) };
         let mut program = make(kinds.0, &phdrs);
         if interp_phdrs.is_some() {
             program = program.interp(b"/ld.so\0");
@@ -526,7 +428,7 @@ impl Damage {
                 big,
             } => {
                 let len = 1 << log2;
-                let at = at % seed.header_len & !(len - 1);
+                let at = (at % seed.header_len) & !(len - 1);
                 let value = if big {
                     value.to_be_bytes()
                 } else {

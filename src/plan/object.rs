@@ -148,16 +148,12 @@ impl ObjectPlan {
             let at = FileOffset(piece_at.0 + (start - piece.pages.start()));
             let run = index.run_from(at.0 / page.bytes());
             let run_bytes = run.map_or(page.bytes(), |run| run.pages * page.bytes());
-            // Bss begins in the piece's last page, which is decided alone.
-            let end = match bss_at.map(|bss_at| page.floor(bss_at)) {
-                Some(last) if start < last => last,
-                _ => piece.pages.end(),
-            };
-            let len_bytes = run_bytes.min(end - start);
+            let len_bytes = run_bytes.min(piece.pages.end() - start);
             let Some(pages) = PageRange::new(page, start, len_bytes) else {
                 break;
             };
-            let bss_at = bss_at.filter(|bss_at| (start..pages.end()).contains(bss_at));
+            // Bss begins in the piece's last page.
+            let bss_at = bss_at.filter(|&bss_at| bss_at < pages.end());
             start = pages.end();
             // The image's reasons first: they have a way out.
             let source = match run.map_or(Err(NotDirect::BeyondFile), |run| run.state) {
