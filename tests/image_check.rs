@@ -133,7 +133,7 @@ fn names() {
 fn inodes() {
     let mut craft = Craft::new();
     craft.root(&[entry(b"weird", 0o070_644, 0, 0)]);
-    assert_finds(&craft.image(), Severity::Warning, "/weird", "no type");
+    assert_finds(&craft.image(), Severity::Error, "/weird", "no type");
 
     let mut craft = Craft::new();
     craft.root(&[entry(b"link", LINK, 0, 0)]);

@@ -16,6 +16,7 @@ mod pack;
 pub mod reader;
 pub mod regions;
 pub mod tree;
+mod unused;
 pub mod walk;
 pub mod writer;
 pub mod xip;

@@ -11,7 +11,7 @@ use miniz_oxide::inflate::{TINFLStatus, decompress_slice_iter_to_slice};
 
 use super::directory::Entries;
 use super::format::{
-    self, BlockPointer, Endian, INODE_BYTES, PointerTarget, RawSuper, SUPER_BYTES,
+    self, BlockPointer, Endian, INODE_BYTES, PointerTarget, RawInode, RawSuper, SUPER_BYTES,
     SUPER_CRC_OFFSET, SUPER_OFFSETS, flags,
 };
 use super::inode::{Entry, Inode, InodeKind};
@@ -185,6 +185,13 @@ impl Image {
     pub fn root(&self) -> Inode {
         let at = self.super_at + SUPER_BYTES - INODE_BYTES;
         Inode::root(&self.raw.root, at)
+    }
+
+    /// An inode as it is stored.
+    pub(super) fn raw_inode(&self, inode: &Inode) -> Result<RawInode> {
+        let mut bytes = [0; INODE_BYTES as usize];
+        self.read_exact_at(&mut bytes, inode.at.0)?;
+        Ok(RawInode::decode(&bytes, self.endian))
     }
 
     /// Copies bytes out of the image.
