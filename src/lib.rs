@@ -27,6 +27,8 @@ pub mod cramfs;
 pub mod extent;
 pub mod index;
 pub mod plan;
+pub mod view;
+
 pub mod session;
 
 pub mod inspect;

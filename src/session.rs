@@ -8,8 +8,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -55,6 +54,44 @@ pub struct Start<'a> {
     pub execfn: &'a [u8],
     /// `argv`, `argv[0]` included.
     pub argv: Vec<CString>,
+    /// A path by which the program's process can open the image, each time that it is started.
+    pub image_path: Vec<u8>,
+}
+
+/// Highest number that [`inherit`] gives, for the kernel's descriptor table is as long as its highest number: 2 KiB of
+/// RAM for each process, where a thousand would be 8.
+const INHERITED_FD_MAX: RawFd = 255;
+
+/// Makes the image a descriptor that the program and what it starts inherit, and gives the path by which they can open
+/// it where its own path does not lead there. It is read-only, and closed by a program that closes all it does not
+/// know; such a program can no longer start itself through `/proc/self/exe`.
+///
+/// # Errors
+/// [`Kind::Failed`](crate::error::Kind) if no descriptor is free, or if there is no /proc.
+pub fn inherit(backing: &FileBacking) -> Result<Vec<u8>> {
+    let fail = |what: &str| Error::failed(format!("{}: {what}", backing.path().display()));
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let highest = limit.map_or(INHERITED_FD_MAX, |limit| {
+        INHERITED_FD_MAX.min(RawFd::try_from(limit).unwrap_or(RawFd::MAX) - 1)
+    });
+    let fd = (3..=highest)
+        .rev()
+        .find_map(|number| {
+            let fd = rustix::io::fcntl_dupfd_cloexec(backing, number).ok()?;
+            (fd.as_raw_fd() <= highest).then_some(fd)
+        })
+        .ok_or_else(|| fail("no descriptor is free for it (RLIMIT_NOFILE)"))?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    if let Err(err) = File::open(&path) {
+        return Err(fail(&format!(
+            "not to be opened as {path}: {err}; the image needs an empty directory /proc"
+        )));
+    }
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty())
+        .map_err(|err| fail(&format!("fcntl(F_SETFD): {err}")))?;
+    // It is the program's now.
+    let _ = fd.into_raw_fd();
+    Ok(path.into_bytes())
 }
 
 /// Becomes the program. Returns only if that fails.
@@ -198,7 +235,7 @@ fn compose(
     };
     let identity = backing.identity();
     let program = &plan.program;
-    let path = string(backing.path().as_os_str().as_bytes());
+    let path = string(&start.image_path);
     let execfn = string(start.execfn);
     let len = strings_at + strings.len() as u64;
     let pages_at = (wire::RECORD + len).next_multiple_of(wire::PART);

@@ -5,11 +5,13 @@
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use xip_run::access;
 use xip_run::backing::{FileBacking, spec};
 use xip_run::cramfs::Image;
@@ -18,16 +20,23 @@ use xip_run::error::{Error, Result};
 use xip_run::plan::{LaunchPlan, PlanOptions};
 use xip_run::session;
 use xip_run::units::PageSize;
+use xip_run::view::{self, Bind, ViewOptions};
 
 /// Run a program in place from a cramfs image: its text and constants are mapped straight from the image instead of being
-/// copied to RAM, its data is private.
+/// copied to RAM, its data is private. The image is its root directory.
+///
+/// Every empty directory of the image (/proc, /dev, /tmp ...) shows the host's directory of that name; all else is
+/// read-only. In this version the program itself runs in place; the programs that it starts and the libraries that it
+/// loads run from the image through the page cache.
 #[derive(Parser, Debug)]
 #[command(
     name = "xip-run",
     version,
-    override_usage = "xip-run --no-root [OPTIONS] PROGRAM [ARG]...
+    override_usage = "xip-run [OPTIONS] PROGRAM [ARG]...
        xip-run --explain [--json] [OPTIONS] PROGRAM",
     after_help = "Examples:
+  xip-run --image rootfs.cramfs /bin/busybox sh             a shell whose root directory is the image
+  xip-run --image rootfs.cramfs --bind /srv/data:/mnt:ro --workdir /mnt /bin/busybox ls
   xip-run --no-root --image rootfs.cramfs /bin/busybox sh -c 'echo hello'
   xip-run --image rootfs.cramfs --explain /bin/busybox      what would be mapped from where, and why
   XIP_IMAGE=rootfs.cramfs xip-run --no-root /bin/busybox sh
@@ -48,6 +57,20 @@ struct Args {
     /// libraries that it loads are the host's
     #[arg(long)]
     no_root: bool,
+
+    /// Put the host's directory or file SRC over DST of the view, where the image must have one of the same sort; without
+    /// DST at the same path; `:ro` forbids writing. May be given several times, later over earlier
+    #[arg(long, value_name = "SRC[:DST][:ro]", conflicts_with = "no_root", value_parser = parse_bind())]
+    bind: Vec<Bind>,
+
+    /// Start the program in this directory of the view, instead of in the current one if the view has it and else in /
+    #[arg(long, value_name = "DIR", conflicts_with = "no_root")]
+    workdir: Option<PathBuf>,
+
+    /// Take the image's tree from where it is mounted already, such as the kernel's own cramfs mount of the same image,
+    /// instead of serving it
+    #[arg(long, value_name = "PATH", conflicts_with = "no_root")]
+    view: Option<PathBuf>,
 
     /// Do not run: print every page run of the program and its interpreter with its source and what RAM it costs
     #[arg(long)]
@@ -92,6 +115,10 @@ const PATH_MAX: usize = 4096;
 #[global_allocator]
 static MEMORY: xip_run::sys::Arena = xip_run::sys::Arena::new();
 
+fn parse_bind() -> impl TypedValueParser<Value = Bind> {
+    OsStringValueParser::new().try_map(|text| Bind::parse(&text))
+}
+
 xip_run::c_main!(run);
 
 fn run(args: Vec<OsString>) -> u8 {
@@ -113,12 +140,6 @@ fn run(args: Vec<OsString>) -> u8 {
 }
 
 fn launch(args: Args) -> Result<()> {
-    if !args.no_root && !args.explain {
-        return Err(Error::failed(
-            "the image as the root directory is not in this version: add --no-root to run one program against the \
-             host's root, or --explain to see its plan",
-        ));
-    }
     let path = spec::select(args.image)?;
     let backing = Arc::new(FileBacking::open(&path)?);
     let in_image = |err: Error| err.context(path.display());
@@ -182,10 +203,25 @@ fn launch(args: Args) -> Result<()> {
             CString::new(arg.as_bytes()).map_err(|_| Error::failed("an argument has a NUL in it"))
         })
         .collect::<Result<_>>()?;
+    let image_path = if args.no_root {
+        backing.path().as_os_str().as_bytes().to_vec()
+    } else {
+        let options = ViewOptions {
+            binds: args.bind,
+            workdir: args.workdir,
+            existing: args.view,
+        };
+        view::raise(&image, backing.as_fd(), &options)?;
+        session::inherit(&backing)?
+    };
     Err(session::start(
         &image,
         &backing,
         &plan,
-        &session::Start { execfn, argv },
+        &session::Start {
+            execfn,
+            argv,
+            image_path,
+        },
     ))
 }

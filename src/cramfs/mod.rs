@@ -22,6 +22,7 @@ pub mod writer;
 pub mod xip;
 
 pub use check::{Finding, Report, Severity, check};
+pub use directory::Cursor;
 pub use file::ImageFile;
 pub use format::Endian;
 pub use inode::{Entry, Inode, InodeKind};

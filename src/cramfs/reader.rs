@@ -5,6 +5,7 @@
 //! accepts whatever can be looked at; [`Image::require_runnable`] is the narrow gate for what Linux would mount.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::sync::Arc;
 
 use miniz_oxide::inflate::{TINFLStatus, decompress_slice_iter_to_slice};
@@ -277,13 +278,30 @@ impl Image {
 
     /// The first `len_bytes` bytes of an inode's data: its entries or block pointers.
     fn read_data(&self, inode: &Inode, len_bytes: u64) -> Result<Vec<u8>> {
+        self.require_data(inode, len_bytes)?;
+        self.read_vec(inode.data.0, len_bytes)
+    }
+
+    /// Refuses an inode whose first `len_bytes` bytes of data lie in the superblock.
+    pub(super) fn require_data(&self, inode: &Inode, len_bytes: u64) -> Result<()> {
         let start = inode.data.0;
         if start < self.super_at + SUPER_BYTES && self.super_at < start + len_bytes {
             return Err(Error::bad_image(format!(
                 "its data at {start:#x} lies in the superblock"
             )));
         }
-        self.read_vec(start, len_bytes)
+        Ok(())
+    }
+
+    /// The inode whose twelve bytes lie at `at`, as an entry there would have it. That there is one is the caller's
+    /// knowledge: any twelve bytes are some inode.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] if they lie outside the image, [`Kind::Failed`] if reading fails.
+    pub fn inode_at(&self, at: ImageOffset) -> Result<Inode> {
+        let mut bytes = [0; INODE_BYTES as usize];
+        self.read_exact_at(&mut bytes, at.0)?;
+        Ok(Inode::new(&RawInode::decode(&bytes, self.endian), at.0))
     }
 
     /// The bytes of a directory.
@@ -338,32 +356,65 @@ impl Image {
     /// [`Kind::NotRunnable`] for a directory; [`Kind::BadImage`] for pointers or blocks outside the image, backwards or
     /// over-long; the block is named.
     pub fn blocks(&self, inode: &Inode) -> Result<Vec<Block>> {
+        self.blocks_in(inode, 0..inode.block_count())
+    }
+
+    /// Where those of a file's blocks are whose numbers lie in `range`, and in the file. Only their pointers are read,
+    /// and the one before them.
+    ///
+    /// # Errors
+    /// As [`Image::blocks`], for these blocks.
+    pub fn blocks_in(&self, inode: &Inode, range: Range<u64>) -> Result<Vec<Block>> {
         let fail = |err: Error| err.context(format!("inode at {}", inode.at));
         if inode.kind == InodeKind::Directory {
             return Err(fail(Error::not_runnable("a directory (EISDIR)")));
         }
         let count = inode.block_count();
-        if count == 0 {
+        let range = range.start..range.end.min(count);
+        if range.is_empty() {
             return Ok(Vec::new());
         }
-        let table = self.read_data(inode, count * 4).map_err(fail)?;
-        let mut blocks = Vec::with_capacity(count as usize);
+        self.require_data(inode, count * 4).map_err(fail)?;
+        let first = range.start.saturating_sub(1);
+        let table = self
+            .read_vec(inode.data.0 + first * 4, (range.end - first) * 4)
+            .map_err(fail)?;
+        let mut blocks = Vec::with_capacity((range.end - range.start) as usize);
         // Where a block starts that is not direct: where the one before it ends.
         let mut previous_end = inode.data.0 + count * 4;
-        for (number, raw) in table.chunks_exact(4).enumerate() {
+        for (number, raw) in (first..).zip(table.chunks_exact(4)) {
             let raw = self.endian.u32(raw.try_into().unwrap_or_default());
-            let left = inode.size - number as u64 * BLOCK_BYTES;
+            let pointer = BlockPointer::decode(raw);
+            let fail =
+                |err: Error| fail(err.context(format!("block {number}, pointer {raw:#010x}")));
+            if number < range.start {
+                previous_end = self.block_end(pointer).map_err(fail)?;
+                continue;
+            }
+            let left = inode.size - number * BLOCK_BYTES;
             let (block, end) = self
-                .block(
-                    BlockPointer::decode(raw),
-                    previous_end,
-                    left.min(BLOCK_BYTES),
-                )
-                .map_err(|err| fail(err.context(format!("block {number}, pointer {raw:#010x}"))))?;
+                .block(pointer, previous_end, left.min(BLOCK_BYTES))
+                .map_err(fail)?;
             previous_end = end;
             blocks.push(block);
         }
         Ok(blocks)
+    }
+
+    /// Where a block ends: its pointer alone tells.
+    fn block_end(&self, pointer: BlockPointer) -> Result<u64> {
+        match pointer.target {
+            PointerTarget::End(end) => Ok(end),
+            PointerTarget::Start(at) if pointer.uncompressed => Ok(at + BLOCK_BYTES),
+            PointerTarget::Start(at) => Ok(at + 2 + self.direct_stream_len(at)?),
+        }
+    }
+
+    /// The length that lies before a compressed direct block.
+    fn direct_stream_len(&self, at: u64) -> Result<u64> {
+        let mut len = [0; 2];
+        self.read_exact_at(&mut len, at)?;
+        Ok(u64::from(self.endian.u16(len)))
     }
 
     /// One block, and where it ends. The rules: Linux `fs/cramfs/inode.c cramfs_read_folio()`, which heeds the two flag
@@ -373,9 +424,7 @@ impl Image {
         let (at, len_bytes, end) = match pointer.target {
             PointerTarget::Start(at) if pointer.uncompressed => (at, want, at + BLOCK_BYTES),
             PointerTarget::Start(at) => {
-                let mut len = [0; 2];
-                self.read_exact_at(&mut len, at)?;
-                let len = u64::from(self.endian.u16(len));
+                let len = self.direct_stream_len(at)?;
                 (at + 2, len, at + 2 + len)
             }
             PointerTarget::End(end) => {

@@ -6,10 +6,18 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// What there is, in bytes, in pages that cost nothing until they are touched. More comes from the C library.
 const ARENA_BYTES: usize = 256 * 1024;
+
+/// Set in a process that goes on: from then on, memory is the C library's.
+static RETIRED: AtomicBool = AtomicBool::new(false);
+
+/// Ends the use of the arena in this process: it will live for long, and what it frees must be had again.
+pub fn retire_arena() {
+    RETIRED.store(true, Relaxed);
+}
 
 /// A global allocator for programs that soon end.
 #[derive(Debug)]
@@ -48,6 +56,10 @@ impl Default for Arena {
 // SAFETY: blocks of the arena are aligned, inside it and disjoint; others are the C library's, which gets them back.
 unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if RETIRED.load(Relaxed) {
+            // SAFETY: the caller's layout, as it is.
+            return unsafe { System.alloc(layout) };
+        }
         let fits = |used: usize| {
             let at = (self.start() + used).checked_next_multiple_of(layout.align())? - self.start();
             let end = at.checked_add(layout.size())?;
