@@ -22,13 +22,13 @@ pub mod backing;
 
 pub mod elf;
 
-pub mod access;
 pub mod cramfs;
 pub mod extent;
 pub mod index;
 pub mod plan;
 pub mod view;
 
+pub mod access;
 pub mod session;
 
 pub mod inspect;
