@@ -13,6 +13,10 @@
 #![no_std]
 #![no_main]
 #![no_builtins]
+#![allow(
+    clippy::result_large_err,
+    reason = "there is no heap, and a failure is the last thing that is made"
+)]
 
 mod apply;
 mod arch;
@@ -20,6 +24,7 @@ mod error;
 mod mem;
 mod stack;
 mod sys;
+#[allow(dead_code, reason = "some of it is the launcher's only")]
 mod wire;
 
 use error::{Failure, fail};
