@@ -34,6 +34,7 @@ fn report_of(name: &str, kernel: (u32, u32), file: Option<&MappedFile>) -> Repor
         pid: 101,
         status: status::parse(&std::fs::read(status).unwrap_or_default()),
         kernel,
+        session_memfd: None,
     };
     let mappings = smaps::parse(&captured(&format!("smaps-{name}"))).unwrap();
     Report::new(subject, &mappings, |_| file)
@@ -661,6 +662,7 @@ fn help_teaches_the_columns() {
         "ANON",
         "Example",
         "page tables",
+        "session memfd",
         "125",
     ] {
         assert!(text.contains(says), "{says} is not in\n{text}");

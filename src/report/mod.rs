@@ -4,12 +4,13 @@
 //! [`image_files`] finds the file of an image that a mapping shows, [`Report`] adds it all up. These are pure functions
 //! of captured texts; only [`observe`] looks at a live process.
 //!
-//! What counts as RAM of a process: its anonymous pages, its page tables, and its share of the page cache. Private_Dirty
-//! never counts: the page cache of a freshly written image file shows as Private_Dirty without being the process's.
+//! What counts as RAM of a process: its anonymous pages, its page tables, the [`session_memfd`] that keeps it, and its
+//! share of the page cache. Private_Dirty never counts: the page cache of a freshly written image file shows as Private_Dirty without being the process's.
 
 mod classify;
 pub mod image_files;
 mod process;
+pub mod session_memfd;
 pub mod smaps;
 pub mod status;
 mod summary;
@@ -17,5 +18,6 @@ mod text;
 
 pub use classify::{Class, MappedFile, SESSION_MEMFD, classify};
 pub use process::{Observer, observe};
+pub use session_memfd::SessionMemfd;
 pub use summary::{Cache, Counts, Part, Program, Report, Row, Subject, Totals};
 pub use text::{columns, compare};

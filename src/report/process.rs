@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::classify::{Class, MappedFile, classify};
 use super::image_files::ImageFiles;
+use super::session_memfd;
 use super::smaps::{self, Mapping};
 use super::status;
 use super::summary::{Report, Subject};
@@ -58,6 +59,7 @@ impl Observer {
         if mappings.is_empty() {
             return Err(proc.fail("smaps", Errno::SRCH.into()));
         }
+        let session = session_memfd::find(&proc.dir);
         let mut files = HashMap::new();
         let mut notes = Vec::new();
         for mapping in mappings.iter().filter(|mapping| mapping.inode != 0) {
@@ -69,6 +71,7 @@ impl Observer {
             pid,
             status,
             kernel: kernel_version(),
+            session_memfd: session.map(|(memfd, _)| memfd),
         };
         let mut report = Report::new(subject, &mappings, |mapping| {
             files.get(&(mapping.device, mapping.inode))?.as_ref()

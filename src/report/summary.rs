@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::classify::{Class, MappedFile, classify};
 use super::image_files::Owner;
+use super::session_memfd::SessionMemfd;
 use super::smaps::Mapping;
 use super::status::Status;
 use super::text::printable;
@@ -24,6 +25,8 @@ pub struct Subject {
     pub status: Status,
     /// Major and minor version of the kernel.
     pub kernel: (u32, u32),
+    /// If xip-run started it: the memfd that is its executable.
+    pub session_memfd: Option<SessionMemfd>,
 }
 
 /// The figures of a mapping, or of several; in bytes.
@@ -189,10 +192,12 @@ pub struct Totals {
     pub image_cache: Cache,
     /// Mapped from other files.
     pub file_cache: Cache,
-    /// Pages that a session copied for all its processes.
+    /// Pages of the session memfd that xip-run copied, as they are mapped.
     pub copied: Cache,
-    /// The loader stub.
+    /// The loader stub in the session memfd, as it is mapped.
     pub stub: Cache,
+    /// The session memfd, mapped or not; `None` if the process has none.
+    pub session_memfd: Option<SessionMemfd>,
     /// Other shared memory.
     pub shared_memory: Cache,
     /// Anonymous pages, private copies of file pages included.
@@ -201,10 +206,30 @@ pub struct Totals {
     pub page_table_bytes: u64,
     /// Swapped out: no RAM, but it was.
     pub swap_bytes: u64,
-    /// RAM that goes when this process alone goes: anonymous and page tables.
+    /// RAM that one more such process takes: anonymous, page tables, and its share of the session memfd.
     pub ram_alone_bytes: u64,
     /// The same and the process's share of all page cache that it maps.
     pub ram_with_share_bytes: u64,
+}
+
+impl Totals {
+    /// Did xip-run start it?
+    pub fn started_by_xip_run(&self) -> bool {
+        self.session_memfd.is_some() || self.copied.mapped_bytes + self.stub.mapped_bytes > 0
+    }
+
+    fn add_up(&mut self) {
+        self.ram_alone_bytes = self.anonymous_bytes + self.page_table_bytes;
+        self.ram_with_share_bytes = self.image_cache.share_bytes
+            + self.file_cache.share_bytes
+            + self.shared_memory.share_bytes;
+        match self.session_memfd {
+            // What is mapped of it is a part of it.
+            Some(memfd) => self.ram_alone_bytes += memfd.share_bytes,
+            None => self.ram_with_share_bytes += self.copied.share_bytes + self.stub.share_bytes,
+        }
+        self.ram_with_share_bytes += self.ram_alone_bytes;
+    }
 }
 
 /// A measured process.
@@ -266,20 +291,16 @@ impl Report {
         report.programs = programs(&report.rows);
         report.totals = totals(&report.rows);
         report.totals.page_table_bytes = status.page_table_bytes.unwrap_or(0);
+        report.totals.session_memfd = subject.session_memfd;
+        if let Some(memfd) = subject.session_memfd.filter(|memfd| memfd.sharers > 1) {
+            report.notes.push(format!(
+                "{} processes share the session memfd of {} KiB; each counts its part of it",
+                memfd.sharers,
+                memfd.allocated_bytes / 1024
+            ));
+        }
         report.count_hidden_copies(&subject);
-        let totals = &mut report.totals;
-        totals.ram_alone_bytes = totals.anonymous_bytes + totals.page_table_bytes;
-        totals.ram_with_share_bytes = totals.ram_alone_bytes
-            + [
-                totals.image_cache,
-                totals.file_cache,
-                totals.copied,
-                totals.stub,
-                totals.shared_memory,
-            ]
-            .iter()
-            .map(|cache| cache.share_bytes)
-            .sum::<u64>();
+        report.totals.add_up();
         report
     }
 

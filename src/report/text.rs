@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use super::session_memfd::SessionMemfd;
 use super::summary::{Counts, Report, Totals};
 
 /// What the columns mean, for `--help`.
@@ -19,9 +20,14 @@ Columns, all in KiB:
   FROM      what stands behind it: flash, page cache of image, page cache,
             anonymous, ...
 
-The RAM that a process costs by itself is ANON and its page tables. The page
-cache is shared: PSS less ANON is this process's share of it. USS is not shown:
-it would call page cache the process's own that it merely maps alone."
+The RAM that a process costs by itself is ANON, its page tables and, if xip-run
+started it, its session memfd: the stub, its record and every page that was
+copied, all of it RAM whether it is mapped or not, divided by the processes
+forked from this one that share it (other users' are seen by root only). So the
+rows of stub and copied pages are parts of the session memfd, not added to it.
+
+The page cache is shared: PSS less ANON is this process's share of it. USS is not
+shown: it would call page cache the process's own that it merely maps alone."
 }
 
 impl fmt::Display for Report {
@@ -70,8 +76,13 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "RAM this process costs by itself: {} KiB (anonymous + page tables)",
-            self.totals.ram_alone_bytes / 1024
+            "RAM this process costs by itself: {} KiB (anonymous + page tables{})",
+            self.totals.ram_alone_bytes / 1024,
+            match self.totals.session_memfd {
+                Some(SessionMemfd { sharers: 2.., .. }) => " + its share of the session memfd",
+                Some(_) => " + session memfd",
+                None => "",
+            }
         )?;
         writeln!(
             f,
@@ -127,7 +138,10 @@ fn label(program: Option<&str>, part: &str) -> String {
 }
 
 /// The totals, line by line.
-fn lines(totals: &Totals) -> [(&'static str, u64); 15] {
+fn lines(totals: &Totals) -> [(&'static str, u64); 17] {
+    let memfd = totals.session_memfd;
+    // A share of what the session memfd's own share has in it is shown only where that is not known.
+    let unless_in_memfd = |share: u64| if memfd.is_some() { 0 } else { share };
     [
         ("in place, flash: mapped", totals.flash_bytes),
         (
@@ -154,10 +168,21 @@ fn lines(totals: &Totals) -> [(&'static str, u64); 15] {
         ("copied pages: resident", totals.copied.resident_bytes),
         (
             "copied pages: this process's share",
-            totals.copied.share_bytes,
+            unless_in_memfd(totals.copied.share_bytes),
         ),
         ("stub: resident", totals.stub.resident_bytes),
-        ("stub: this process's share", totals.stub.share_bytes),
+        (
+            "stub: this process's share",
+            unless_in_memfd(totals.stub.share_bytes),
+        ),
+        (
+            "session memfd: allocated",
+            memfd.map_or(0, |memfd| memfd.allocated_bytes),
+        ),
+        (
+            "session memfd: this process's share",
+            memfd.map_or(0, |memfd| memfd.share_bytes),
+        ),
         (
             "shared memory: this process's share",
             totals.shared_memory.share_bytes,
@@ -170,7 +195,7 @@ fn lines(totals: &Totals) -> [(&'static str, u64); 15] {
 
 /// Lines that are left out where they are 0.
 fn is_rare(name: &str) -> bool {
-    ["copied", "stub", "shared", "swapped"]
+    ["copied", "stub", "session", "shared", "swapped"]
         .iter()
         .any(|start| name.starts_with(start))
 }

@@ -172,7 +172,7 @@ fn bars(time: &[TimeRow], memory: &[MemoryRow]) -> Vec<Bar> {
     if let (Some(native), Some(in_place)) = (own(Way::Native), own(Way::InPlace)) {
         let kib = |bytes: u64| bytes as f64 / 1024.0;
         bars.push(Bar {
-            what: "anonymous memory and page tables of a sleeping in-place busybox, KiB",
+            what: "anonymous memory, page tables and session of a sleeping in-place busybox, KiB",
             measured: kib(in_place),
             at_most: kib(native + OWN_RAM_BAR_BYTES),
             holds: in_place <= native + OWN_RAM_BAR_BYTES,
@@ -208,7 +208,7 @@ fn print_times(rows: &[TimeRow]) {
 fn print_memory(rows: &[MemoryRow], starts: usize) {
     println!("memory while it sleeps, KiB (medians of {starts} starts)");
     println!(
-        "  {:26} anonymous  page tables   = own  cache: image   files  session   = all    peak",
+        "  {:26} anonymous  page tables  session   = own  cache: image   files   = all    peak",
         ""
     );
     let mut program = "";
@@ -219,19 +219,19 @@ fn print_memory(rows: &[MemoryRow], starts: usize) {
         }
         match &row.figures {
             Ok(memory) => {
-                let [anonymous, tables, own, image, files, session, all, peak] = [
+                let [anonymous, tables, session, own, image, files, all, peak] = [
                     memory.anonymous_bytes,
                     memory.page_table_bytes,
+                    memory.session_bytes,
                     memory.own_bytes,
                     memory.image_cache_bytes,
                     memory.file_cache_bytes,
-                    memory.session_bytes,
                     memory.all_bytes,
                     memory.peak_bytes,
                 ]
                 .map(|bytes| bytes / 1024);
                 println!(
-                    "    {:24}{anonymous:11}{tables:13}{own:8}{image:14}{files:8}{session:9}{all:8}{peak:8}",
+                    "    {:24}{anonymous:11}{tables:13}{session:9}{own:8}{image:14}{files:8}{all:8}{peak:8}",
                     row.way.title(),
                 );
             }

@@ -53,7 +53,7 @@ pub(crate) struct MemoryRow {
 pub(crate) struct Memory {
     pub(crate) anonymous_bytes: u64,
     pub(crate) page_table_bytes: u64,
-    /// The sum of both: what is gone when the process is.
+    /// The sum of both and of the session: what is gone when the process is.
     pub(crate) own_bytes: u64,
     /// Its share of the image's pages in the page cache. In flash they would cost nothing.
     pub(crate) image_cache_bytes: u64,
@@ -220,7 +220,7 @@ fn sleeping(setup: &Setup, way: Way, argv: &[&str]) -> Result<Memory> {
         own_bytes: totals.ram_alone_bytes,
         image_cache_bytes: totals.image_cache.share_bytes,
         file_cache_bytes: totals.file_cache.share_bytes,
-        session_bytes: totals.copied.share_bytes + totals.stub.share_bytes,
+        session_bytes: totals.session_memfd.map_or(0, |memfd| memfd.share_bytes),
         all_bytes: totals.ram_with_share_bytes,
         peak_bytes: peak_kib * 1024,
     })
