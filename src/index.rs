@@ -29,8 +29,10 @@ impl NotDirect {
     /// The reason in a few words, and what to do about it.
     pub fn explain(self) -> &'static str {
         match self {
-            Self::Compressed => "compressed in the image; rebuild it with this file under --xip",
-            Self::Hole => "a hole in the image; rebuild it with this file under --xip",
+            Self::Compressed => {
+                "compressed in the image; rebuild with xip-image build --xip=auto --xip=PATH (or without --compress-data)"
+            }
+            Self::Hole => "a hole in the image; rebuild with xip-image build --xip=auto --xip=PATH",
             Self::NotConsecutive => {
                 "its blocks are scattered in the image; rebuild it with xip-image"
             }

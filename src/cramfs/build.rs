@@ -32,7 +32,8 @@ pub struct BuildOptions {
 /// `O_TMPFILE`: a `.xip-image-*` beside `output`).
 ///
 /// # Errors
-/// As [`Tree::scan`] and [`writer::write`]; if `output` is not a regular file or lies in `root`; if it cannot be written.
+/// As [`Tree::scan`] and [`writer::write`]; if no glob of `--xip` matches anything; if `output` is
+/// not a regular file or lies in `root`; if it cannot be written.
 pub fn build(
     root: &Path,
     output: &Path,
@@ -59,6 +60,11 @@ pub fn build(
         &mut |done| progress(done, total),
     )
     .map_err(|err| err.context(output.display()))?;
+    if let Some(glob) = xip.useless() {
+        return Err(Error::failed(format!(
+            "--xip={glob}: no regular file has such a path; a glob is held against paths in the image, like /bin/*"
+        )));
+    }
     for glob in xip.unmatched() {
         let warning = format!("--xip={glob}: no regular file has such a path");
         summary.warnings.push(warning);

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::dump::printable;
+use super::dump::{Name, json};
 use super::format::{BLOCK_DIRECT, BLOCK_FLAGS, BLOCK_UNCOMPRESSED, SIGNATURE, flags};
 use super::pack::has_whole_last_block;
 use super::reader::{self, MAX_STREAM_BYTES};
@@ -52,8 +52,9 @@ impl std::fmt::Display for Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// Of which file ([`printable`]), if of one.
-    pub path: Option<String>,
+    /// Of which file, if of one.
+    #[serde(flatten, serialize_with = "json::path_if_any")]
+    pub path: Option<Name>,
     /// Where in the image, in bytes.
     pub at: ImageOffset,
     /// What.
@@ -154,7 +155,7 @@ impl Checker<'_> {
         }
         self.report.findings.push(Finding {
             severity,
-            path: path.map(printable),
+            path: path.map(Name::from),
             at,
             what: what.into(),
         });

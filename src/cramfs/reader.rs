@@ -276,6 +276,17 @@ impl Image {
         )))
     }
 
+    /// Why the image as a whole cannot be trusted: a wrong CRC, or a superblock that Linux would not take. An image too
+    /// old to have a CRC has no such problem.
+    pub fn damage(&self) -> Option<Error> {
+        let checked = if self.raw.flags & flags::FSID_V2 == 0 {
+            self.require_runnable()
+        } else {
+            self.verify_crc()
+        };
+        checked.err()
+    }
+
     /// The first `len_bytes` bytes of an inode's data: its entries or block pointers.
     fn read_data(&self, inode: &Inode, len_bytes: u64) -> Result<Vec<u8>> {
         self.require_data(inode, len_bytes)?;
