@@ -200,3 +200,54 @@ fn processes_that_share_a_memfd_share_its_cost() {
     // End of input: all of them go.
     drop(shell.0.stdin.take());
 }
+
+// ---- what it is called
+
+#[test]
+fn a_process_is_called_what_it_is() {
+    let (Some(auto), Some(none)) = (busybox_image(&[]), busybox_image(&["--xip=none"])) else {
+        return;
+    };
+    let cases = [
+        (
+            Running::sleep(&auto, &[]),
+            "in place",
+            "in place from page cache\n",
+        ),
+        (
+            Running::sleep(&none, &[]),
+            "copied",
+            "started by xip-run, all of it copied to RAM\n",
+        ),
+        (
+            Running::sleep(&auto, &["--copy-text"]),
+            "partly",
+            "partly in place from page cache (",
+        ),
+        (
+            Running::spawn(Command::new(BUSYBOX).args(["sleep", "1000"])),
+            "native",
+            "native\n",
+        ),
+    ];
+    let mut args = vec!["--compare".to_owned()];
+    let mut titles = Vec::new();
+    for (number, (process, short, mode)) in (1..).zip(cases) {
+        let process = process.settled();
+        let shown = report_text(&["--summary", &process.pid()]);
+        let title = format!("busybox (pid {}), {mode}", process.pid());
+        assert!(shown.starts_with(&title), "{title} is not in\n{shown}");
+        if short == "partly" {
+            let copied = shown.lines().next().unwrap();
+            assert!(copied.contains("KiB), partly copied to RAM ("), "{copied}");
+        }
+        args.push(process.pid());
+        titles.push((format!("[{number}] {short}"), process));
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let shown = report_text(&args);
+    let heading = shown.lines().find(|line| line.starts_with("KiB")).unwrap();
+    for (title, _) in &titles {
+        assert!(heading.contains(title), "{heading}");
+    }
+}

@@ -213,6 +213,11 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Mapped in place, whatever from.
+    pub fn in_place_bytes(&self) -> u64 {
+        self.flash_bytes + self.image_cache.mapped_bytes
+    }
+
     /// Did xip-run start it?
     pub fn started_by_xip_run(&self) -> bool {
         self.session_memfd.is_some() || self.copied.mapped_bytes + self.stub.mapped_bytes > 0

@@ -101,15 +101,38 @@ impl Report {
         format!("{} (pid {}), {}", self.name, self.pid, self.mode())
     }
 
-    /// Does any of it run in place?
-    fn mode(&self) -> &'static str {
-        match (
-            self.totals.flash_bytes > 0,
-            self.totals.image_cache.mapped_bytes > 0,
-        ) {
-            (true, _) => "in place from flash",
-            (false, true) => "in place from page cache",
+    /// How it runs, in one or two words: a column's title.
+    fn short_mode(&self) -> &'static str {
+        let totals = &self.totals;
+        match (totals.in_place_bytes() > 0, totals.started_by_xip_run()) {
+            (true, _) if totals.copied.mapped_bytes > 0 => "partly",
+            (true, _) => "in place",
+            (false, true) => "copied",
             (false, false) => "native",
+        }
+    }
+
+    /// How it runs, and from what.
+    fn mode(&self) -> String {
+        let totals = &self.totals;
+        let from: Vec<&str> = [
+            (totals.flash_bytes, "flash"),
+            (totals.image_cache.mapped_bytes, "page cache"),
+        ]
+        .iter()
+        .filter(|(bytes, _)| *bytes > 0)
+        .map(|&(_, name)| name)
+        .collect();
+        let from = from.join(" and ");
+        match self.short_mode() {
+            "partly" => format!(
+                "partly in place from {from} ({} KiB), partly copied to RAM ({} KiB)",
+                totals.in_place_bytes() / 1024,
+                totals.copied.mapped_bytes / 1024
+            ),
+            "in place" => format!("in place from {from}"),
+            "copied" => "started by xip-run, all of it copied to RAM".to_owned(),
+            native => native.to_owned(),
         }
     }
 }
@@ -204,10 +227,7 @@ fn is_rare(name: &str) -> bool {
 pub fn compare(reports: &[Report]) -> String {
     let titles: Vec<String> = (1..)
         .zip(reports)
-        .map(|(number, report)| match report.mode() {
-            "native" => format!("[{number}] native"),
-            _ => format!("[{number}] in place"),
-        })
+        .map(|(number, report)| format!("[{number}] {}", report.short_mode()))
         .collect();
     let mut out = String::new();
     for (number, report) in (1..).zip(reports) {
