@@ -348,11 +348,6 @@ fn what_xip_run_cannot_do_is_125() {
         125,
         &["--image", "XIP_IMAGE"],
     );
-    assert_refused(
-        xip_run().arg("--image").arg(&golden).arg("/bin/prog64"),
-        125,
-        &["--no-root"],
-    );
     assert_refused(xip_run().arg("--image").arg(&golden), 125, &["PROGRAM"]);
     assert_refused(xip_run().args(["--bogus", "/x"]), 125, &["--bogus"]);
     assert_refused(xip_run().args(["--json", "/x"]), 125, &["--explain"]);
