@@ -241,7 +241,7 @@ fn compose(
     let pages_at = (wire::RECORD + len).next_multiple_of(wire::PART);
     if pages_at + pages.len() as u64 > RESERVED_BYTES {
         return Err(Error::not_runnable(format!(
-            "{}: {} bytes of it would have to be copied, too many; rebuild the image with this file under --xip",
+            "{}: {} bytes of it would have to be copied, too many; rebuild the image with xip-image build --xip=auto --xip=PATH",
             show_path(start.execfn),
             pages.len()
         )));
