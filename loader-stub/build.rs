@@ -8,12 +8,11 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Where the stub is linked, per architecture: outside 0x10000 and 0x400000, where programs are. On x86_64 it shares
-/// the top page-table page of the stack's region (one 512 GiB entry), which saves 4 KiB a process against a base of
-/// its own.
+/// Where the stub is linked, per architecture: outside 0x10000 and 0x400000, where programs are, and (aarch64) where no
+/// kernel configuration starts or ends its mmap area, 36-bit address spaces included.
 const BASES: [(&str, u64); 4] = [
     ("x86_64", 0x7f80_0000_0000),
-    ("aarch64", 0x20_0000_0000),
+    ("aarch64", 0x8_0000_0000),
     ("arm", 0x7000_0000),
     ("riscv64", 0x10_0000_0000),
 ];

@@ -73,8 +73,13 @@ impl Extent {
 /// # Errors
 /// As [`Image::blocks`].
 pub fn extents(image: &Image, inode: &Inode) -> Result<Vec<Extent>> {
+    Ok(of_blocks(&image.blocks(inode)?))
+}
+
+/// The extents of a file with these blocks.
+pub fn of_blocks(blocks: &[Block]) -> Vec<Extent> {
     let mut extents: Vec<Extent> = Vec::new();
-    for (number, block) in image.blocks(inode)?.into_iter().enumerate() {
+    for (number, &block) in blocks.iter().enumerate() {
         let next = Extent::of_block(number as u64, block);
         match extents.last_mut() {
             Some(last) if last.continues(&next) => {
@@ -84,5 +89,5 @@ pub fn extents(image: &Image, inode: &Inode) -> Result<Vec<Extent>> {
             _ => extents.push(next),
         }
     }
-    Ok(extents)
+    extents
 }

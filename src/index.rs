@@ -29,8 +29,10 @@ impl NotDirect {
     /// The reason in a few words, and what to do about it.
     pub fn explain(self) -> &'static str {
         match self {
-            Self::Compressed => "compressed in the image; rebuild it with this file under --xip",
-            Self::Hole => "a hole in the image; rebuild it with this file under --xip",
+            Self::Compressed => {
+                "compressed in the image; rebuild with xip-image build --xip=auto --xip=PATH (or without --compress-data)"
+            }
+            Self::Hole => "a hole in the image; rebuild with xip-image build --xip=auto --xip=PATH",
             Self::NotConsecutive => {
                 "its blocks are scattered in the image; rebuild it with xip-image"
             }
@@ -89,13 +91,27 @@ impl FileIndex {
     /// # Errors
     /// As [`Image::blocks`], and if the tail of the last page cannot be read.
     pub fn new(image: &Image, inode: &Inode, page: PageSize) -> Result<Self> {
-        let extents = extent::extents(image, inode)?;
+        Self::of_extents(image, inode, &extent::extents(image, inode)?, page)
+    }
+
+    /// The same for a file whose extents are known.
+    ///
+    /// # Errors
+    /// If the tail of the last page cannot be read.
+    pub fn of_extents(
+        image: &Image,
+        inode: &Inode,
+        extents: &[Extent],
+        page: PageSize,
+    ) -> Result<Self> {
         let mut index = Self {
             page,
             runs: Vec::new(),
         };
-        let mut cursor = extents.as_slice();
-        for number in 0..page.count(inode.size) {
+        let mut cursor = extents;
+        let pages = page.count(inode.size);
+        let mut number = 0;
+        while number < pages {
             let start = number * page.bytes();
             let end = inode.size.min(start + page.bytes());
             while let Some((first, rest)) = cursor.split_first() {
@@ -108,12 +124,18 @@ impl FileIndex {
                 Ok(at) => page_state(image, at, end - start, page)?,
                 Err(why) => Err(why),
             };
-            index.push(number, state);
+            // What is true of one page within an extent is true of all.
+            let alike = cursor
+                .first()
+                .map_or(0, |extent| whole_pages(extent, start, page));
+            let alike = alike.clamp(1, pages - number);
+            index.push(number, alike, state);
+            number += alike;
         }
         Ok(index)
     }
 
-    fn push(&mut self, number: u64, state: PageState) {
+    fn push(&mut self, number: u64, pages: u64, state: PageState) {
         if let Some(last) = self.runs.last_mut() {
             let continues = match (last.state, state) {
                 (Ok(at), Ok(next)) => at.0 + last.pages * self.page.bytes() == next.0,
@@ -121,13 +143,13 @@ impl FileIndex {
                 _ => false,
             };
             if continues {
-                last.pages += 1;
+                last.pages += pages;
                 return;
             }
         }
         self.runs.push(PageRun {
             first_page: number,
-            pages: 1,
+            pages,
             state,
         });
     }
@@ -144,14 +166,22 @@ impl FileIndex {
 
     /// The state of one page of the file.
     pub fn page(&self, number: u64) -> PageState {
+        self.run_from(number)
+            .map_or(Err(NotDirect::BeyondFile), |run| run.state)
+    }
+
+    /// The run that a page of the file is in, from that page on; `None` beyond the file.
+    pub fn run_from(&self, number: u64) -> Option<PageRun> {
         let after = self.runs.partition_point(|run| run.first_page <= number);
-        let run = after.checked_sub(1).and_then(|at| self.runs.get(at));
-        match run {
-            Some(run) if number - run.first_page < run.pages => run
+        let run = self.runs.get(after.checked_sub(1)?)?;
+        let skipped = number - run.first_page;
+        (skipped < run.pages).then(|| PageRun {
+            first_page: number,
+            pages: run.pages - skipped,
+            state: run
                 .state
-                .map(|at| ImageOffset(at.0 + (number - run.first_page) * self.page.bytes())),
-            _ => Err(NotDirect::BeyondFile),
-        }
+                .map(|at| ImageOffset(at.0 + skipped * self.page.bytes())),
+        })
     }
 
     /// How many pages of the file are direct.
@@ -162,6 +192,16 @@ impl FileIndex {
             .map(|run| run.pages)
             .sum()
     }
+}
+
+/// How many pages from byte `start` of the file on, which is in the extent, the extent holds whole.
+fn whole_pages(extent: &Extent, start: u64, page: PageSize) -> u64 {
+    let len_bytes = match extent.storage {
+        Storage::Stored { .. } => extent.stored_bytes,
+        Storage::Compressed { .. } | Storage::Hole => extent.blocks * BLOCK_BYTES,
+    };
+    let end = extent.first_block * BLOCK_BYTES + len_bytes;
+    end.saturating_sub(start) / page.bytes()
 }
 
 /// Where in the image the file's bytes `start..end`, at most a page, lie in one piece. `extents` starts with the one

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use crate::cramfs::dump::printable;
+use crate::cramfs::check::MAX_FINDINGS;
+use crate::cramfs::dump::{Name, json};
 use crate::cramfs::format::flags;
 use crate::cramfs::regions::{Region, RegionKind};
 use crate::cramfs::{Endian, Image, Inode, InodeKind};
@@ -69,14 +70,50 @@ impl fmt::Display for PageCount {
     }
 }
 
+/// What could not be shown.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct Damage {
+    /// Of which file or directory; of none if it is the whole image.
+    #[serde(flatten, serialize_with = "json::path_if_any")]
+    pub path: Option<Name>,
+    /// Why.
+    pub what: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{path}: {}", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
+/// Adds to a list that ends at [`MAX_FINDINGS`].
+fn damaged(errors: &mut Vec<Damage>, path: Option<&[u8]>, what: impl fmt::Display) {
+    let what = match errors.len() {
+        MAX_FINDINGS => "more is damaged than is listed".to_owned(),
+        len if len > MAX_FINDINGS => return,
+        _ => what.to_string(),
+    };
+    let path = path.filter(|_| errors.len() < MAX_FINDINGS);
+    errors.push(Damage {
+        path: path.map(Name::from),
+        what,
+    });
+}
+
 /// Counts for every supported page size, smallest first.
 fn page_counts() -> Vec<PageCount> {
     PageSize::ALL.into_iter().map(PageCount::new).collect()
 }
 
+/// Counts all of a file's pages or none.
 fn add_file(counts: &mut [PageCount], image: &Image, inode: &Inode) -> Result<()> {
-    for (count, page) in counts.iter_mut().zip(PageSize::ALL) {
-        count.add(&FileIndex::new(image, inode, page)?);
+    let indexes = PageSize::ALL.map(|page| FileIndex::new(image, inode, page));
+    let indexes = indexes.into_iter().collect::<Result<Vec<_>>>()?;
+    for (count, index) in counts.iter_mut().zip(&indexes) {
+        count.add(index);
     }
     Ok(())
 }
@@ -84,7 +121,7 @@ fn add_file(counts: &mut [PageCount], image: &Image, inode: &Inode) -> Result<()
 /// The files that were pictured, by where their data starts. Files with the same data are one; and different files have
 /// different block pointers, so that a hostile image cannot make more work than it has bytes.
 struct Files {
-    first_paths: HashMap<ImageOffset, String>,
+    first_paths: HashMap<ImageOffset, Name>,
     left_bytes: u64,
 }
 
@@ -103,12 +140,9 @@ impl Files {
         }
         let left = self.left_bytes.checked_sub(4 * inode.block_count());
         self.left_bytes = left.ok_or_else(|| {
-            Error::bad_image(format!(
-                "{}: the block pointers of files overlap; see what `check` says",
-                printable(path)
-            ))
+            Error::bad_image("the block pointers of files overlap; see what `check` says")
         })?;
-        self.first_paths.insert(inode.data, printable(path));
+        self.first_paths.insert(inode.data, path.into());
         Ok(true)
     }
 }
@@ -126,8 +160,9 @@ pub struct Info {
     pub flags: u32,
     /// The same in words.
     pub flag_names: Vec<String>,
-    /// The name that its maker gave it ([`printable`]).
-    pub name: String,
+    /// The name that its maker gave it.
+    #[serde(flatten, serialize_with = "json::name")]
+    pub name: Name,
     /// The number that its maker gave it.
     pub edition: u32,
     /// CRC as stored.
@@ -144,13 +179,12 @@ pub struct Info {
     pub content_bytes: u64,
     /// Pages of all regular files, for each page size; those of files with the same inode number once.
     pub pages: Vec<PageCount>,
+    /// What is damaged, the CRC included; the rest was counted.
+    pub errors: Vec<Damage>,
 }
 
 /// Looks an image over.
-///
-/// # Errors
-/// If a directory or a file's block pointers cannot be read.
-pub fn info(image: &Image) -> Result<Info> {
+pub fn info(image: &Image) -> Info {
     let superblock = image.superblock();
     let mut info = Info {
         endian: image.endian(),
@@ -158,13 +192,12 @@ pub fn info(image: &Image) -> Result<Info> {
         image_bytes: image.limit_bytes(),
         flags: superblock.flags,
         flag_names: flag_names(superblock.flags),
-        name: printable(
-            superblock
-                .name
-                .split(|&byte| byte == 0)
-                .next()
-                .unwrap_or_default(),
-        ),
+        name: superblock
+            .name
+            .split(|&byte| byte == 0)
+            .next()
+            .unwrap_or_default()
+            .into(),
         edition: superblock.edition,
         crc: superblock.crc,
         crc_problem: image.verify_crc().err().map(|err| err.to_string()),
@@ -173,22 +206,35 @@ pub fn info(image: &Image) -> Result<Info> {
         entries: BTreeMap::new(),
         content_bytes: 0,
         pages: page_counts(),
+        errors: Vec::new(),
     };
+    if let Some(damage) = image.damage() {
+        damaged(&mut info.errors, None, damage);
+    }
     let mut files = Files::new(image);
     for found in image.walk() {
-        let found = found?;
+        let found = match found {
+            Ok(found) => found,
+            Err(refused) => {
+                damaged(&mut info.errors, Some(&refused.path), refused.error);
+                continue;
+            }
+        };
         let inode = found.inode;
         let kind = format!("{:?}", inode.kind).to_lowercase();
         *info.entries.entry(kind).or_default() += 1;
         if inode.kind == InodeKind::File && inode.size > 0 {
             info.content_bytes += inode.size;
-            if files.is_new(&inode, &found.path)? {
-                add_file(&mut info.pages, image, &inode)
-                    .map_err(|err| err.context(printable(&found.path)))?;
+            let added = files.is_new(&inode, &found.path).and_then(|new| match new {
+                true => add_file(&mut info.pages, image, &inode),
+                false => Ok(()),
+            });
+            if let Err(err) = added {
+                damaged(&mut info.errors, Some(&found.path), err);
             }
         }
     }
-    Ok(info)
+    info
 }
 
 fn flag_names(set: u32) -> Vec<String> {
@@ -228,7 +274,11 @@ impl fmt::Display for Info {
             self.flags,
             self.flag_names.join(", ")
         )?;
-        writeln!(f, "name         {:?}, edition {}", self.name, self.edition)?;
+        writeln!(
+            f,
+            "name         \"{}\", edition {}",
+            self.name, self.edition
+        )?;
         writeln!(f, "crc          {:#010x}: {crc}", self.crc)?;
         writeln!(
             f,
@@ -240,6 +290,9 @@ impl fmt::Display for Info {
         for count in &self.pages {
             write!(f, "\npages        {count}")?;
         }
+        for error in &self.errors {
+            write!(f, "\nerror        {error}")?;
+        }
         Ok(())
     }
 }
@@ -247,19 +300,23 @@ impl fmt::Display for Info {
 /// Where a file's blocks lie.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct FileMap {
-    /// Path ([`printable`]).
-    pub path: String,
+    /// Path.
+    #[serde(flatten, serialize_with = "json::path")]
+    pub path: Name,
     /// Inode number.
     pub inode: u64,
     /// The path of the first file with the same number, and so the same blocks, which are listed there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub same_as: Option<String>,
+    #[serde(flatten, serialize_with = "json::same_as")]
+    pub same_as: Option<Name>,
     /// Bytes.
     pub size: u64,
     /// The blocks, in runs.
     pub extents: Vec<Extent>,
     /// The pages, for each page size.
     pub pages: Vec<PageCount>,
+    /// Why it cannot be mapped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Where everything lies.
@@ -269,8 +326,10 @@ pub struct ImageMap {
     pub files: Vec<FileMap>,
     /// Every byte of the image, in order; overlaps are left as they are ([`crate::cramfs::check()`] reports them).
     pub regions: Vec<MappedRegion>,
-    /// Bytes that are nobody's.
+    /// Bytes that are nobody's, or whose owner cannot be read.
     pub unused_bytes: u64,
+    /// What is damaged, the CRC and the files' errors included; the rest was mapped.
+    pub errors: Vec<Damage>,
 }
 
 /// A region of the image.
@@ -282,33 +341,43 @@ pub struct MappedRegion {
     pub end: u64,
     /// What it holds.
     pub kind: RegionKind,
-    /// The first file that it belongs to ([`printable`]).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
+    /// The first file that it belongs to.
+    #[serde(flatten, serialize_with = "json::path_if_any")]
+    pub path: Option<Name>,
 }
 
 /// Maps an image.
 ///
 /// # Errors
-/// As [`info()`]; or if the image's paths are too many to be listed.
+/// If the image's paths are too many to be listed.
 pub fn map(image: &Image) -> Result<ImageMap> {
     let mut map = ImageMap {
         files: Vec::new(),
         regions: Vec::new(),
         unused_bytes: 0,
+        errors: Vec::new(),
     };
+    if let Some(damage) = image.damage() {
+        damaged(&mut map.errors, None, damage);
+    }
     let mut regions = vec![Region::superblock(image)];
     let mut files = Files::new(image);
-    let mut paths: HashMap<ImageOffset, String> = HashMap::new();
+    let mut paths: HashMap<ImageOffset, Name> = HashMap::new();
     let mut paths_bytes = 0;
     for found in image.walk() {
-        let found = found?;
+        let found = match found {
+            Ok(found) => found,
+            Err(refused) => {
+                damaged(&mut map.errors, Some(&refused.path), refused.error);
+                continue;
+            }
+        };
         let inode = found.inode;
         if !inode.kind.has_data() || inode.size == 0 {
             continue;
         }
-        let path = printable(&found.path);
-        paths_bytes += path.len();
+        let path = Name(found.path.clone());
+        paths_bytes += found.path.len();
         if paths_bytes > MAX_PATHS_BYTES {
             return Err(Error::bad_image(
                 "the image has too many paths to be listed",
@@ -324,13 +393,20 @@ pub fn map(image: &Image) -> Result<ImageMap> {
                 same_as: None,
                 extents: Vec::new(),
                 pages: Vec::new(),
+                error: None,
             };
-            if files.is_new(&inode, &found.path)? {
-                file.add_blocks(image, &inode)
-                    .map_err(|err| err.context(&path))?;
-                regions.extend(Region::of_file(&inode, &image.blocks(&inode)?));
-            } else {
-                file.same_as = files.first_paths.get(&inode.data).cloned();
+            let added = files.is_new(&inode, &found.path).and_then(|new| {
+                if new {
+                    file.add_blocks(image, &inode)?;
+                    regions.extend(Region::of_file(&inode, &image.blocks(&inode)?));
+                } else {
+                    file.same_as = files.first_paths.get(&inode.data).cloned();
+                }
+                Ok(())
+            });
+            if let Err(err) = added {
+                damaged(&mut map.errors, Some(&found.path), &err);
+                file.error = Some(err.to_string());
             }
             map.files.push(file);
         }
@@ -367,9 +443,10 @@ pub fn map(image: &Image) -> Result<ImageMap> {
 
 impl FileMap {
     fn add_blocks(&mut self, image: &Image, inode: &Inode) -> Result<()> {
-        self.pages = page_counts();
-        add_file(&mut self.pages, image, inode)?;
         self.extents = extent::extents(image, inode)?;
+        let mut pages = page_counts();
+        add_file(&mut pages, image, inode)?;
+        self.pages = pages;
         Ok(())
     }
 }
@@ -399,7 +476,10 @@ impl fmt::Display for FileMap {
         for count in &self.pages {
             write!(f, "\n  pages {count}")?;
         }
-        Ok(())
+        match &self.error {
+            Some(error) => write!(f, "\n  error: {error}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -416,13 +496,17 @@ impl fmt::Display for ImageMap {
                 kind,
                 path,
             } = region;
-            let path = path.as_deref().unwrap_or_default();
+            let path = path.as_ref().map_or(String::new(), Name::to_string);
             let line = format!(
                 "  {start:08x}-{end:08x} {kind:10} {:>9} {path}",
                 end - start
             );
             writeln!(f, "{}", line.trim_end())?;
         }
-        write!(f, "{} bytes unused", self.unused_bytes)
+        write!(f, "{} bytes unused", self.unused_bytes)?;
+        for error in &self.errors {
+            write!(f, "\nerror: {error}")?;
+        }
+        Ok(())
     }
 }

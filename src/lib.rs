@@ -26,6 +26,9 @@ pub mod cramfs;
 pub mod extent;
 pub mod index;
 pub mod plan;
+pub mod view;
+
+pub mod access;
 pub mod session;
 
 pub mod inspect;

@@ -8,14 +8,14 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::backing::FileBacking;
-use crate::cramfs::{Image, ImageFile, Inode, show_path};
+use crate::cramfs::{Image, ImageFile, show_path};
 use crate::elf::ElfKind;
 use crate::error::{Error, Result};
 use crate::plan::{LaunchPlan, ObjectPlan, Source};
@@ -27,6 +27,9 @@ pub const STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stub.bin"));
 
 /// Longest name of a memfd in bytes: memfd_create(2).
 const MEMFD_NAME_MAX: usize = 249;
+/// Where the memfd's descriptor is looked for a place. Not above 63: the kernel's table of descriptors would grow for it,
+/// and the program would keep the larger one.
+const LAUNCH_FD_MIN: i32 = 60;
 /// What the memfd's name starts with; `/proc/PID/maps` shows it after `/memfd:`.
 pub const MEMFD_PREFIX: &str = "xip-run:";
 
@@ -51,36 +54,44 @@ pub struct Start<'a> {
     pub execfn: &'a [u8],
     /// `argv`, `argv[0]` included.
     pub argv: Vec<CString>,
+    /// A path by which the program's process can open the image, each time that it is started.
+    pub image_path: Vec<u8>,
 }
 
-/// May this process execute a file of that owner, group and mode? `fs/namei.c acl_permission_check()`: the owner's bit,
-/// else the group's, else everybody's; root needs any of them. A set-user-ID bit has no effect: nothing here could honour
-/// it.
+/// Highest number that [`inherit`] gives, for the kernel's descriptor table is as long as its highest number: 2 KiB of
+/// RAM for each process, where a thousand would be 8.
+const INHERITED_FD_MAX: RawFd = 255;
+
+/// Makes the image a descriptor that the program and what it starts inherit, and gives the path by which they can open
+/// it where its own path does not lead there. It is read-only, and closed by a program that closes all it does not
+/// know; such a program can no longer start itself through `/proc/self/exe`.
 ///
 /// # Errors
-/// [`Kind::NotRunnable`](crate::error::Kind) (EACCES).
-pub fn require_permission(inode: &Inode) -> Result<()> {
-    let gid = u32::from(inode.gid);
-    let in_group = || {
-        rustix::process::getegid().as_raw() == gid
-            || rustix::process::getgroups()
-                .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
-    };
-    let bits = match rustix::process::geteuid().as_raw() {
-        0 => 0o111,
-        uid if uid == u32::from(inode.uid) => 0o100,
-        _ if in_group() => 0o010,
-        _ => 0o001,
-    };
-    if inode.mode & bits != 0 {
-        return Ok(());
+/// [`Kind::Failed`](crate::error::Kind) if no descriptor is free, or if there is no /proc.
+pub fn inherit(backing: &FileBacking) -> Result<Vec<u8>> {
+    let fail = |what: &str| Error::failed(format!("{}: {what}", backing.path().display()));
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let highest = limit.map_or(INHERITED_FD_MAX, |limit| {
+        INHERITED_FD_MAX.min(RawFd::try_from(limit).unwrap_or(RawFd::MAX) - 1)
+    });
+    let fd = (3..=highest)
+        .rev()
+        .find_map(|number| {
+            let fd = rustix::io::fcntl_dupfd_cloexec(backing, number).ok()?;
+            (fd.as_raw_fd() <= highest).then_some(fd)
+        })
+        .ok_or_else(|| fail("no descriptor is free for it (RLIMIT_NOFILE)"))?;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    if let Err(err) = File::open(&path) {
+        return Err(fail(&format!(
+            "not to be opened as {path}: {err}; the image needs an empty directory /proc"
+        )));
     }
-    Err(Error::not_runnable(format!(
-        "permission denied (EACCES): mode {:04o}, owner {}, group {} in the image",
-        inode.mode & 0o7777,
-        inode.uid,
-        inode.gid
-    )))
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty())
+        .map_err(|err| fail(&format!("fcntl(F_SETFD): {err}")))?;
+    // It is the program's now.
+    let _ = fd.into_raw_fd();
+    Ok(path.into_bytes())
 }
 
 /// Becomes the program. Returns only if that fails.
@@ -109,15 +120,47 @@ fn compose_memfd(
     let fail =
         |what: &str, err: io::Error| Error::failed(format!("the session's memfd: {what}: {err}"));
     let memfd = create_memfd(start.execfn).map_err(|err| fail("memfd_create", err))?;
+    // Above the numbers that programs use, so that AT_EXECFN tells the launch from the program's own fexecve().
+    let memfd = rustix::io::fcntl_dupfd_cloexec(&memfd, LAUNCH_FD_MIN).map_or(memfd, File::from);
     let parts = compose(image, backing, plan, start, memfd.as_raw_fd() as u64)?;
-    for (at, bytes) in &parts {
-        memfd
-            .write_all_at(bytes, *at)
-            .map_err(|err| fail("write", err))?;
-    }
+    let len_bytes = parts
+        .iter()
+        .map(|(at, bytes)| at + bytes.len() as u64)
+        .max();
+    with_file_size_limit(len_bytes.unwrap_or(0), || {
+        for (at, bytes) in &parts {
+            memfd
+                .write_all_at(bytes, *at)
+                .map_err(|err| fail("write", err))?;
+        }
+        Ok(())
+    })?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&memfd, seals).map_err(|err| fail("seal", err.into()))?;
     Ok(memfd)
+}
+
+/// Does `write` with a file size limit of at least `len_bytes`: RLIMIT_FSIZE counts for a memfd too, and SIGXFSZ would end
+/// the launch without a word.
+fn with_file_size_limit(len_bytes: u64, write: impl FnOnce() -> Result<()>) -> Result<()> {
+    let limit = getrlimit(Resource::Fsize);
+    if limit.current.is_none_or(|current| current >= len_bytes) {
+        return write();
+    }
+    let raised = Rlimit {
+        current: Some(len_bytes),
+        ..limit
+    };
+    setrlimit(Resource::Fsize, raised).map_err(|err| {
+        Error::failed(format!(
+            "the limit of file sizes (ulimit -f, RLIMIT_FSIZE) is below the {len_bytes} bytes of the session's memfd, and \
+             cannot be raised: {err}"
+        ))
+    })?;
+    let result = write();
+    setrlimit(Resource::Fsize, limit)
+        .map_err(|err| Error::failed(format!("restoring RLIMIT_FSIZE: {err}")))?;
+    result
 }
 
 fn create_memfd(execfn: &[u8]) -> io::Result<File> {
@@ -192,13 +235,13 @@ fn compose(
     };
     let identity = backing.identity();
     let program = &plan.program;
-    let path = string(backing.path().as_os_str().as_bytes());
+    let path = string(&start.image_path);
     let execfn = string(start.execfn);
     let len = strings_at + strings.len() as u64;
     let pages_at = (wire::RECORD + len).next_multiple_of(wire::PART);
     if pages_at + pages.len() as u64 > RESERVED_BYTES {
         return Err(Error::not_runnable(format!(
-            "{}: {} bytes of it would have to be copied, too many; rebuild the image with this file under --xip",
+            "{}: {} bytes of it would have to be copied, too many; rebuild the image with xip-image build --xip=auto --xip=PATH",
             show_path(start.execfn),
             pages.len()
         )));
@@ -216,8 +259,8 @@ fn compose(
             ],
             ino: identity.ino,
             size: identity.size,
-            ctime_s: identity.ctime_s,
-            ctime_ns: identity.ctime_ns.cast_unsigned(),
+            mtime_s: identity.mtime_s,
+            mtime_ns: identity.mtime_ns.cast_unsigned(),
         },
         execfn,
         comm: comm(start.execfn),
@@ -230,9 +273,7 @@ fn compose(
         start_data: program.start_data,
         end_data: program.end_data,
         brk: program.brk,
-        // Without PT_GNU_STACK: arch/arm/kernel/elf.c arm_elf_read_implies_exec(); the 64-bit ones say no.
-        stack_exec: u64::from(program.stack_exec.unwrap_or(cfg!(target_arch = "arm"))),
-        randomize: u64::from(addresses_are_randomized()),
+        randomize: u64::from(is_relocatable(plan) && addresses_are_randomized()),
         mappings: mappings.len() as u64,
     };
     let mut record_bytes = sys::bytes_of(&record).to_vec();
@@ -241,7 +282,7 @@ fn compose(
     }
     record_bytes.extend_from_slice(&strings);
 
-    let mut code = elf_header(len, pages_at, pages.len() as u64);
+    let mut code = elf_header(len, pages_at, pages.len() as u64, program.stack_exec);
     code.resize(wire::CODE as usize, 0);
     code.extend_from_slice(STUB);
     Ok(vec![
@@ -281,14 +322,22 @@ fn comm(execfn: &[u8]) -> [u8; 16] {
     comm
 }
 
+/// Has it objects whose address the stub chooses? Only for these it matters what the system says of random addresses.
+fn is_relocatable(plan: &LaunchPlan) -> bool {
+    plan.objects()
+        .any(|object| object.kind == ElfKind::Relocatable)
+}
+
 /// `kernel.randomize_va_space`; where it cannot be read, addresses are randomized.
 fn addresses_are_randomized() -> bool {
     std::fs::read("/proc/sys/kernel/randomize_va_space")
         .map_or(true, |text| !text.starts_with(b"0"))
 }
 
-/// The ELF header and program headers of the memfd, for the machine that this was compiled for: elf(5).
-fn elf_header(record_len: u64, pages_at: u64, pages_len: u64) -> Vec<u8> {
+/// The ELF header and program headers of the memfd, for the machine that this was compiled for: elf(5). Its `PT_GNU_STACK`
+/// is the program's, or missing as there, so that the kernel itself does what follows from it: an executable stack, and
+/// READ_IMPLIES_EXEC where a missing one means that (`arm_elf_read_implies_exec()`).
+fn elf_header(record_len: u64, pages_at: u64, pages_len: u64, stack_exec: Option<bool>) -> Vec<u8> {
     const WIDE: bool = cfg!(target_pointer_width = "64");
     const MACHINE: u16 = match () {
         () if cfg!(target_arch = "x86_64") => 62,
@@ -304,11 +353,13 @@ fn elf_header(record_len: u64, pages_at: u64, pages_len: u64) -> Vec<u8> {
     };
     const R: u32 = 4;
     const RW: u32 = 6;
+    const RWX: u32 = 7;
     const RX: u32 = 5;
     const PT_LOAD: u32 = 1;
     const PT_GNU_STACK: u32 = 0x6474_e551;
     let code_len = wire::CODE + STUB.len() as u64;
-    let segments = [
+    let stack = stack_exec.map(|exec| (PT_GNU_STACK, if exec { RWX } else { RW }, 0, 0, 0));
+    let segments: Vec<_> = [
         (PT_LOAD, RX, 0, STUB_BASE, code_len),
         (PT_LOAD, RX, 0, STUB_BASE + wire::TWIN, code_len),
         (
@@ -319,8 +370,11 @@ fn elf_header(record_len: u64, pages_at: u64, pages_len: u64) -> Vec<u8> {
             record_len,
         ),
         (PT_LOAD, R, pages_at, STUB_BASE + pages_at, pages_len),
-        (PT_GNU_STACK, RW, 0, 0, 0),
-    ];
+    ]
+    .into_iter()
+    .filter(|(.., len)| *len > 0)
+    .chain(stack)
+    .collect();
     let mut elf = Vec::with_capacity(wire::CODE as usize);
     let half = |elf: &mut Vec<u8>, value: u16| elf.extend_from_slice(&value.to_ne_bytes());
     let word = |elf: &mut Vec<u8>, value: u32| elf.extend_from_slice(&value.to_ne_bytes());
@@ -373,7 +427,7 @@ mod tests {
 
     #[test]
     fn the_header_fits_before_the_code_and_goblin_reads_it() {
-        let mut elf = elf_header(100, 3 * wire::PART, 4096);
+        let mut elf = elf_header(100, 3 * wire::PART, 4096, Some(false));
         assert!(elf.len() as u64 <= wire::CODE);
         elf.resize(wire::CODE as usize, 0);
         let parsed = goblin::elf::Elf::parse(&elf).unwrap();

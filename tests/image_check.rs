@@ -22,7 +22,11 @@ fn assert_finds(image: &Image, severity: Severity, path: &str, what: &str) {
     let report = check(image);
     let found = report.findings.iter().any(|finding| {
         finding.severity == severity
-            && finding.path.as_deref().unwrap_or_default() == path
+            && finding
+                .path
+                .as_ref()
+                .map_or(String::new(), |p| p.to_string())
+                == path
             && finding.what.contains(what)
     });
     assert!(
@@ -76,6 +80,81 @@ fn the_command_fails_for_a_damaged_image_and_says_where() {
     assert!(stdout.contains("error: image@0x0: CRC is"), "{stdout}");
     let output = xip_image(&["check", golden_path("plain").to_str().unwrap()]);
     assert!(output.status.success());
+}
+
+/// Of a damaged image everything is shown and unpacked that can be.
+#[test]
+fn damage_does_not_hide_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut craft = Craft::new();
+    let good = craft.here();
+    craft.pointers(&[BLOCK_UNCOMPRESSED | (good as u32 + 8)]);
+    craft.put(b"good");
+    let bad = craft.pointers(&[0x3fff_ffff]);
+    let inside = craft.put(&entry(b"..", FILE, 0, 0));
+    craft.root(&[
+        entry(b"bad", FILE, 9, bad),
+        entry(b"dir", DIR, 16, inside),
+        entry(b"good", FILE, 4, good),
+        entry(b"odd\x1b\xff", FILE, 4, good),
+    ]);
+    let bytes = craft.bytes();
+    let path = dir.path().join("image");
+    std::fs::write(&path, &bytes).unwrap();
+    let image = path.to_str().unwrap();
+    for command in ["info", "map"] {
+        let output = xip_image(&[command, image]);
+        assert_eq!(output.status.code(), Some(125));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        for error in ["/bad: ", "/dir: directory entry at"] {
+            assert!(stdout.contains(error), "{command}: {stdout}");
+        }
+        assert!(!stdout.contains("CRC is"), "{command}: {stdout}");
+        assert!(
+            command == "info" || stdout.contains("/odd\\u{1b}\\xff  4 bytes"),
+            "{stdout}"
+        );
+        let json = xip_image(&[command, "--json", image]).stdout;
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["errors"].as_array().unwrap().len(), 2, "{json}");
+        assert_eq!(json["errors"][0]["path"], "/bad");
+    }
+    let out = dir.path().join("out");
+    let output = xip_image(&["extract", image, out.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(125));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("xip-image: /bad: "), "{stderr}");
+    assert!(stderr.contains("xip-image: /dir: "), "{stderr}");
+    assert_eq!(std::fs::read(out.join("good")).unwrap(), b"good");
+    assert!(!out.join("bad").exists());
+
+    // A wrong CRC alone: everything is there, but nobody is told that all is well.
+    let mut bytes = std::fs::read(golden_path("plain")).unwrap();
+    bytes[48] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    for args in [
+        &["info"][..],
+        &["map"],
+        &["ls", "-l"],
+        &["cat"],
+        &["extract"],
+    ] {
+        let more = match args {
+            ["cat"] => vec!["/etc/passwd"],
+            ["extract"] => vec![dir.path().join("all").to_str().unwrap().to_owned().leak() as &str],
+            _ => vec![],
+        };
+        let output = xip_image(&[args, &[image], &more].concat());
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        if args != ["cat"] && args != ["ls", "-l"] {
+            assert_eq!(output.status.code(), Some(125), "{args:?}: {text}");
+        } else {
+            assert!(output.status.success(), "{args:?}: {text}");
+        }
+        assert!(text.contains("the image is damaged"), "{args:?}: {text}");
+    }
+    assert!(dir.path().join("all/etc/passwd").exists());
 }
 
 #[test]
@@ -133,7 +212,7 @@ fn names() {
 fn inodes() {
     let mut craft = Craft::new();
     craft.root(&[entry(b"weird", 0o070_644, 0, 0)]);
-    assert_finds(&craft.image(), Severity::Warning, "/weird", "no type");
+    assert_finds(&craft.image(), Severity::Error, "/weird", "no type");
 
     let mut craft = Craft::new();
     craft.root(&[entry(b"link", LINK, 0, 0)]);

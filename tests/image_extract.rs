@@ -149,7 +149,7 @@ fn attack(craft: impl FnOnce(&Path) -> Image) -> String {
         .collect();
     names.sort();
     assert_eq!(names, ["out", "outside"]);
-    done.unwrap_err().to_string()
+    done.unwrap().failed.join("\n")
 }
 
 /// Puts a file's pointers and contents.

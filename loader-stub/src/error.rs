@@ -13,12 +13,20 @@ pub struct Failure {
 impl Failure {
     /// A failure that is no system call's.
     pub fn new(what: &'static str) -> Self {
-        Self { what, args: [("", 0); 4], errno: None, code: 126 }
+        Self {
+            what,
+            args: [("", 0); 4],
+            errno: None,
+            code: 126,
+        }
     }
 
     /// A system call's.
     pub fn syscall(what: &'static str, errno: Errno) -> Self {
-        Self { errno: Some(errno), ..Self::new(what) }
+        Self {
+            errno: Some(errno),
+            ..Self::new(what)
+        }
     }
 
     /// The same with up to four arguments to show, as hexadecimal numbers.
@@ -34,7 +42,10 @@ impl Failure {
 
 /// Prints `xip-run: PROGRAM: WHAT(arg=…): ERRNO` to standard error and exits.
 pub fn fail(program: &[u8], failure: &Failure) -> ! {
-    let mut line = Line { bytes: [0; 400], len: 0 };
+    let mut line = Line {
+        bytes: [0; 400],
+        len: 0,
+    };
     line.push(b"xip-run: ");
     if !program.is_empty() {
         line.push(&program[..program.len().min(200)]);
@@ -42,7 +53,12 @@ pub fn fail(program: &[u8], failure: &Failure) -> ! {
     }
     line.push(failure.what.as_bytes());
     if !failure.args[0].0.is_empty() {
-        for (number, (name, value)) in failure.args.iter().filter(|(name, _)| !name.is_empty()).enumerate() {
+        for (number, (name, value)) in failure
+            .args
+            .iter()
+            .filter(|(name, _)| !name.is_empty())
+            .enumerate()
+        {
             line.push(if number == 0 { b"(" } else { b", " });
             line.push(name.as_bytes());
             line.push(b"=0x");

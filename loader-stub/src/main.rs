@@ -13,6 +13,10 @@
 #![no_std]
 #![no_main]
 #![no_builtins]
+#![allow(
+    clippy::result_large_err,
+    reason = "there is no heap, and a failure is the last thing that is made"
+)]
 
 mod apply;
 mod arch;
@@ -20,6 +24,7 @@ mod error;
 mod mem;
 mod stack;
 mod sys;
+#[allow(dead_code, reason = "some of it is the launcher's only")]
 mod wire;
 
 use error::{Failure, fail};
@@ -46,7 +51,10 @@ extern "C" fn working_stack(sp: usize) -> usize {
 extern "C" fn stub_main(sp: usize) -> ! {
     let record = record();
     if record.magic != wire::MAGIC {
-        fail(b"", &Failure::new("the session's record is of another version").code(125));
+        fail(
+            b"",
+            &Failure::new("the session's record is of another version").code(125),
+        );
     }
     let program = stack::record_str(record, record.execfn);
     match start(record, sp) {
@@ -68,10 +76,6 @@ fn start(record: &'static wire::Record, sp: usize) -> Result<core::convert::Infa
         _ => Some(apply::map_object(record, interpreter, image, sp, page)?),
     };
     sys::close(image);
-    if record.stack_exec != 0 {
-        apply::make_stack_executable(sp, page)?;
-    }
-
     let entry = match interpreter_bias {
         Some(bias) => interpreter.entry as usize + bias,
         None => program.entry as usize + program_bias,
@@ -84,19 +88,30 @@ fn start(record: &'static wire::Record, sp: usize) -> Result<core::convert::Infa
         stack.insert_execfn(stack::record_str(record, record.execfn));
         sys::set_name(&record.comm);
     }
-    apply::describe_to_kernel(record, &stack, program_bias);
+    apply::describe_to_kernel(record, &stack, program_bias, page);
+
     let base = stub_base();
-    let end = (record.pages_at + record.pages_len) as usize;
-    let (unmap, len, moved_by) = match apply::move_beside_vdso(&stack, page) {
-        Some(twin) => (base, end, twin.wrapping_sub(base)),
-        None => (base + wire::TWIN as usize, end - wire::TWIN as usize, 0),
+    let moved_to = apply::move_beside_vdso(&stack, page);
+    let code_len = arch::stub_len().next_multiple_of(page);
+    let (code, moved_by) = match moved_to {
+        Some(twin) => (base, twin.wrapping_sub(base)),
+        None => (base + wire::TWIN as usize, 0),
     };
-    // SAFETY: (1) the range has the stub, of which a copy stays outside, the record and its pages: all done with.
-    // (2) the planner took the entry from the ELF header, and the working stack begins far below `sp`.
-    unsafe { arch::enter(entry, stack.sp, unmap, len, moved_by) }
+    // Part by part: what lies between them may be somebody else's, the vdso's for one. The copied pages have all been
+    // moved. From here on the record is gone, so nothing may be read from it again, not even by an optimizer.
+    let record_len = (record.len as usize).next_multiple_of(page);
+    let (entry, sp, record_len) = core::hint::black_box((entry, stack.sp, record_len));
+    // SAFETY: (1) the record is done with.
+    let _ = unsafe { sys::munmap(base + wire::RECORD as usize, record_len) };
+    // SAFETY: (1) `code` is the copy of the stub that does not stay. (2) the planner took the entry from the ELF header,
+    // and the working stack begins far below `sp`.
+    unsafe { arch::enter(entry, sp, code, code_len, moved_by) }
 }
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    fail(b"", &Failure::new("the loader stub failed; this is a bug").code(125))
+    fail(
+        b"",
+        &Failure::new("the loader stub failed; this is a bug").code(125),
+    )
 }

@@ -40,7 +40,12 @@ pub fn shift_bytes(record: &Record) -> usize {
 impl Stack {
     /// Finds the parts of the block at `sp`.
     pub fn parse(sp: usize) -> Self {
-        let mut stack = Self { sp, argc: 0, envc: 0, auxc: 0 };
+        let mut stack = Self {
+            sp,
+            argc: 0,
+            envc: 0,
+            auxc: 0,
+        };
         stack.argc = stack.word(0);
         while stack.word(stack.envp() + stack.envc) != 0 {
             stack.envc += 1;
@@ -78,7 +83,10 @@ impl Stack {
 
     /// The index of the value of an auxv entry.
     fn find_aux(&self, kind: usize) -> Option<usize> {
-        (0..self.auxc).map(|entry| self.auxv() + 2 * entry).find(|&at| self.word(at) == kind).map(|at| at + 1)
+        (0..self.auxc)
+            .map(|entry| self.auxv() + 2 * entry)
+            .find(|&at| self.word(at) == kind)
+            .map(|at| at + 1)
     }
 
     /// The value of an auxv entry.
@@ -96,9 +104,13 @@ impl Stack {
     /// Was this started by the launcher, through the memfd's descriptor? If not, the program executed /proc/self/exe,
     /// and the path and name that the kernel took from that are the right ones.
     pub fn is_first_start(&self, record: &Record) -> bool {
-        let Some(execfn) = self.aux(AT_EXECFN) else { return true };
+        let Some(execfn) = self.aux(AT_EXECFN) else {
+            return true;
+        };
         let path = c_str(execfn);
-        let number = path.strip_prefix(b"/dev/fd/").or_else(|| path.strip_prefix(b"/proc/self/fd/"));
+        let number = path
+            .strip_prefix(b"/dev/fd/")
+            .or_else(|| path.strip_prefix(b"/proc/self/fd/"));
         let Some(number) = number else { return false };
         let value = number.iter().try_fold(0_u64, |value, digit| match digit {
             b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
@@ -137,8 +149,16 @@ impl Stack {
             last + c_str(last).len() + 1
         };
         let arg_start = if self.argc > 0 { self.word(1) } else { self.sp };
-        let arg_end = if self.argc > 0 { end(1, self.argc) } else { arg_start };
-        let env_end = if self.envc > 0 { end(self.envp(), self.envc) } else { arg_end };
+        let arg_end = if self.argc > 0 {
+            end(1, self.argc)
+        } else {
+            arg_start
+        };
+        let env_end = if self.envc > 0 {
+            end(self.envp(), self.envc)
+        } else {
+            arg_end
+        };
         [arg_start, arg_end, arg_end, env_end]
     }
 }

@@ -7,6 +7,8 @@ use crate::arch::{self, nr};
 pub struct Errno(pub i32);
 
 impl Errno {
+    /// A sandbox does not allow the call.
+    pub const EPERM: Self = Self(1);
     /// The call is not in this kernel.
     pub const ENOSYS: Self = Self(38);
 
@@ -40,7 +42,6 @@ pub struct Fd(pub usize);
 
 pub const PROT_NONE: usize = 0;
 pub const PROT_READ: usize = 1;
-pub const PROT_GROWSDOWN: usize = 0x0100_0000;
 pub const MAP_PRIVATE: usize = 2;
 pub const MAP_FIXED: usize = 0x10;
 pub const MAP_ANONYMOUS: usize = 0x20;
@@ -49,6 +50,8 @@ pub const MAP_FIXED_NOREPLACE: usize = 0x10_0000;
 
 const AT_FDCWD: usize = -100_isize as usize;
 const O_CLOEXEC: usize = 0o2_000_000;
+const O_NONBLOCK: usize = 0o4000;
+const O_NOCTTY: usize = 0o400;
 const AT_EMPTY_PATH: usize = 0x1000;
 const STATX_BASIC_STATS: usize = 0x7ff;
 const PR_SET_NAME: usize = 15;
@@ -79,7 +82,9 @@ pub unsafe fn mmap(
 ) -> Result<usize, Errno> {
     let fd = fd.map_or(usize::MAX, |fd| fd.0);
     let offset = offset / arch::MMAP_OFFSET_UNIT;
-    let Ok(offset) = usize::try_from(offset) else { return Err(Errno(75)) };
+    let Ok(offset) = usize::try_from(offset) else {
+        return Err(Errno(75));
+    };
     call(nr::MMAP, [addr, len, prot, flags, fd, offset])
 }
 
@@ -108,10 +113,16 @@ pub unsafe fn mprotect(addr: usize, len: usize, prot: usize) -> Result<(), Errno
     call(nr::MPROTECT, [addr, len, prot, 0, 0, 0]).map(drop)
 }
 
-/// openat(2), read-only and close-on-exec, of a path that ends with NUL.
+/// openat(2), read-only and close-on-exec, of a path that ends with NUL. Should it be a FIFO or a terminal by now, that is
+/// not waited for and not taken.
 pub fn open(path_nul: &[u8]) -> Result<Fd, Errno> {
     debug_assert!(path_nul.last() == Some(&0));
-    call(nr::OPENAT, [AT_FDCWD, path_nul.as_ptr() as usize, arch::O_LARGEFILE | O_CLOEXEC, 0, 0, 0]).map(Fd)
+    let flags = arch::O_LARGEFILE | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    call(
+        nr::OPENAT,
+        [AT_FDCWD, path_nul.as_ptr() as usize, flags, 0, 0, 0],
+    )
+    .map(Fd)
 }
 
 /// close(2).
@@ -128,11 +139,10 @@ pub struct Statx {
     pub ino: u64,
     pub size: u64,
     middle: [u64; 2],
-    times_before: [u64; 4],
-    pub ctime_s: i64,
-    pub ctime_ns: u32,
+    times_before: [u64; 6],
+    pub mtime_s: i64,
+    pub mtime_ns: u32,
     pad: u32,
-    mtime: [u64; 2],
     rdev: [u32; 2],
     pub dev: [u32; 2],
     tail: [u64; 14],
@@ -140,27 +150,44 @@ pub struct Statx {
 
 const _: () = assert!(size_of::<Statx>() == 256);
 const _: () = assert!(core::mem::offset_of!(Statx, ino) == 0x20);
-const _: () = assert!(core::mem::offset_of!(Statx, ctime_s) == 0x60);
+const _: () = assert!(core::mem::offset_of!(Statx, mtime_s) == 0x70);
 const _: () = assert!(core::mem::offset_of!(Statx, dev) == 0x88);
 
 /// statx(2) of a descriptor.
 pub fn statx(fd: Fd) -> Result<Statx, Errno> {
     let mut stat = Statx::default();
     let to = &raw mut stat as usize;
-    call(nr::STATX, [fd.0, c"".as_ptr() as usize, AT_EMPTY_PATH, STATX_BASIC_STATS, to, 0])?;
+    call(
+        nr::STATX,
+        [
+            fd.0,
+            c"".as_ptr() as usize,
+            AT_EMPTY_PATH,
+            STATX_BASIC_STATS,
+            to,
+            0,
+        ],
+    )?;
     Ok(stat)
 }
 
-/// 64 random bits, or 0 where there are none to be had.
-pub fn random() -> u64 {
+/// 64 random bits, without waiting for a kernel that has just booted to collect some; `None` where there are none.
+pub fn random() -> Option<u64> {
+    /// Linux 5.6: whatever there is.
+    const GRND_INSECURE: usize = 4;
+    const GRND_NONBLOCK: usize = 1;
     let mut bits = 0_u64;
-    let _ = call(nr::GETRANDOM, [&raw mut bits as usize, 8, 0, 0, 0, 0]);
-    bits
+    let mut get = |flags| call(nr::GETRANDOM, [&raw mut bits as usize, 8, flags, 0, 0, 0]);
+    get(GRND_INSECURE)
+        .or_else(|_| get(GRND_NONBLOCK))
+        .ok()
+        .map(|_| bits)
 }
 
 /// Did somebody ask for addresses that are always the same (setarch -R, a debugger)? personality(2).
 pub fn wants_fixed_addresses() -> bool {
-    call(nr::PERSONALITY, [0xffff_ffff, 0, 0, 0, 0, 0]).is_ok_and(|flags| flags & ADDR_NO_RANDOMIZE != 0)
+    call(nr::PERSONALITY, [0xffff_ffff, 0, 0, 0, 0, 0])
+        .is_ok_and(|flags| flags & ADDR_NO_RANDOMIZE != 0)
 }
 
 /// prctl(2) `PR_SET_NAME`.
@@ -182,14 +209,31 @@ pub struct MmMap {
     pub arg_end: u64,
     pub env_start: u64,
     pub env_end: u64,
-    pub auxv: u64,
+    /// A pointer in the kernel's struct.
+    pub auxv: usize,
     pub auxv_size: u32,
     pub exe_fd: u32,
+    #[cfg(target_pointer_width = "32")]
+    pub pad: u32,
 }
+
+const _: () = assert!(size_of::<MmMap>() == 104);
+const _: () = assert!(core::mem::offset_of!(MmMap, auxv_size) == 88 + size_of::<usize>());
 
 /// prctl(2) `PR_SET_MM`, `PR_SET_MM_MAP`.
 pub fn set_mm_map(map: &MmMap) -> Result<(), Errno> {
-    call(nr::PRCTL, [PR_SET_MM, PR_SET_MM_MAP, &raw const *map as usize, size_of::<MmMap>(), 0, 0]).map(drop)
+    call(
+        nr::PRCTL,
+        [
+            PR_SET_MM,
+            PR_SET_MM_MAP,
+            &raw const *map as usize,
+            size_of::<MmMap>(),
+            0,
+            0,
+        ],
+    )
+    .map(drop)
 }
 
 /// write(2) to standard error, as far as it goes.

@@ -42,10 +42,10 @@ pub struct Image {
     pub ino: u64,
     /// `st_size`, bytes.
     pub size: u64,
-    /// `st_ctime`, seconds.
-    pub ctime_s: i64,
-    /// `st_ctime`, nanoseconds within the second.
-    pub ctime_ns: u64,
+    /// `st_mtime`, seconds.
+    pub mtime_s: i64,
+    /// `st_mtime`, nanoseconds within the second.
+    pub mtime_ns: u64,
 }
 
 /// Where an object (the program, its interpreter) goes.
@@ -141,8 +141,6 @@ pub struct Record {
     pub end_data: u64,
     /// Page aligned.
     pub brk: u64,
-    /// 1 if the stack must be executable.
-    pub stack_exec: u64,
     /// 1 if addresses are randomized (`kernel.randomize_va_space`, personality(2)).
     pub randomize: u64,
     /// Length of the mappings table.

@@ -11,10 +11,10 @@ use rustix::fs::{OFlags, StatVfsMountFlags, fstatvfs};
 use super::ReadAt;
 use crate::error::{Error, Result};
 
-/// What tells whether a file is still the one that was planned with: `(st_dev, st_ino, st_size, st_ctime)`.
+/// What tells whether a file is still the one that was planned with: `(st_dev, st_ino, st_size, st_mtime)`.
 ///
-/// The ctime changes with every write and cannot be set back, so equal identities mean equal bytes as far as
-/// stat(2) can tell.
+/// The mtime changes with every write; the ctime would too, but also when the image is linked or renamed, which changes
+/// no byte of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileIdentity {
     /// Device of the filesystem.
@@ -23,10 +23,10 @@ pub struct FileIdentity {
     pub ino: u64,
     /// Length in bytes.
     pub size: u64,
-    /// Last change, seconds.
-    pub ctime_s: i64,
-    /// Last change, nanoseconds within the second.
-    pub ctime_ns: i64,
+    /// Last write, seconds.
+    pub mtime_s: i64,
+    /// Last write, nanoseconds within the second.
+    pub mtime_ns: i64,
 }
 
 /// An image file, opened read-only.
@@ -65,8 +65,8 @@ impl FileBacking {
             dev: stat.dev(),
             ino: stat.ino(),
             size: stat.size(),
-            ctime_s: stat.ctime(),
-            ctime_ns: stat.ctime_nsec(),
+            mtime_s: stat.mtime(),
+            mtime_ns: stat.mtime_nsec(),
         };
         Ok(Self {
             file,

@@ -1,9 +1,14 @@
 //! Builds and inspects cramfs images.
+//!
+//! It has no Rust runtime around its `main`: that would open /dev/null for a closed standard output, and what is printed
+//! would get lost without an error.
 
+#![no_main]
+
+use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,7 +17,7 @@ use xip_run::backing::FileBacking;
 use xip_run::cramfs::build::{self, BuildOptions};
 use xip_run::cramfs::check::{Severity, check};
 use xip_run::cramfs::dump;
-use xip_run::cramfs::extract::{self, ExtractOptions};
+use xip_run::cramfs::extract::{self, ExtractOptions, Extracted};
 use xip_run::cramfs::tree::ScanOptions;
 use xip_run::cramfs::writer::{Layout, Summary};
 use xip_run::cramfs::xip::XipPolicy;
@@ -24,11 +29,16 @@ use xip_run::units::PageSize;
 /// Builds, checks, lists, reads, unpacks and pictures cramfs images whose programs can run in place from flash.
 #[derive(Parser)]
 #[command(
+    name = "xip-image",
     version,
     after_help = "\
 Example: make an image of a root directory and see that its programs can run in place
   xip-image build rootfs/ rootfs.cramfs
   xip-image map rootfs.cramfs
+
+Names are any bytes. For people they are escaped: \\xff is a byte that is not UTF-8, \\t \\n \\r and \\u{1b} are control
+characters, \\\\ is a backslash. In JSON \"path\" is the exact name; of one that is not UTF-8 \"path_bytes\" has all bytes in
+hexadecimal (likewise name, target, same_as). On the command line paths are given as they are, without escapes.
 
 Exit code: 0 done; 125 failed, or the image is bad; 126 not a directory, or too many links; 127 no such path."
 )]
@@ -51,12 +61,15 @@ enum Command {
     )]
     Check(One),
     /// Show the superblock, whether the CRC is right, what there is and how much can run in place.
+    ///
+    /// Of a damaged image it shows what can be read, and what cannot; then it fails (125).
     #[command(after_help = "Example:\n  xip-image info --json rootfs.cramfs | jq .pages")]
     Info(One),
     /// Show where every file's blocks lie and which pages can be mapped, then every byte of the image.
     ///
     /// A page that is not direct is listed with the reason: compressed, hole, not-consecutive, misaligned (for kernels with
-    /// that page size), shared-last-page, beyond-image.
+    /// that page size), shared-last-page, beyond-image. Of a damaged image it shows what can be read, and what cannot; then
+    /// it fails (125).
     #[command(after_help = "Example:\n  xip-image map rootfs.cramfs | less")]
     Map(One),
 }
@@ -82,7 +95,8 @@ struct Build {
     ///
     /// auto (the default): the loaded parts of every ELF program and library, 32 or 64 bits, either byte order.
     /// none: nothing; the smallest image. all: every regular file, whole. Anything else is a glob for paths in the image
-    /// of files to keep whole, `*` within a directory and `**` across them; then auto has to be given too to count.
+    /// of files to keep whole, `*` within a directory and `**` across them. A glob replaces auto; give --xip=auto as well to
+    /// keep it. If no file matches any glob, the build fails.
     #[arg(long, value_name = "auto|none|all|GLOB", num_args = 1)]
     xip: Vec<String>,
     /// Compress writable segments (.data) too: less flash, but RAM is filled from them when a program starts.
@@ -115,8 +129,15 @@ struct Build {
     #[arg(long)]
     squash_owner: bool,
     /// Leave out what cannot be read, with a warning, instead of failing.
+    ///
+    /// A directory that cannot be listed is in the image, but empty.
     #[arg(long)]
     skip_unreadable: bool,
+    /// Leave character and block devices out; devtmpfs makes them when the board starts.
+    ///
+    /// A cramfs has 8 bits for the major and 8 for the minor number: devices with larger ones do not fit.
+    #[arg(long)]
+    skip_devices: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -135,7 +156,7 @@ enum ByteOrder {
 Example: every set-user-ID file
   xip-image ls -lR rootfs.cramfs | grep '^-..s'
 
-Bytes of a name that are not UTF-8 are shown as \\xff, control characters as \\n, a backslash as \\\\.")]
+How names are escaped: xip-image --help")]
 struct Ls {
     /// The image file.
     image: PathBuf,
@@ -169,8 +190,8 @@ struct Cat {
 /// Unpack an image into a new or empty directory.
 ///
 /// Nothing is written outside it, whatever the names and links in the image say. Permissions are kept, but without
-/// set-user-ID and set-group-ID; files belong to you; devices are left out. All that needs root and --special. At the first
-/// entry that cannot be made it stops.
+/// set-user-ID and set-group-ID; files belong to you; devices are left out. All that needs root and --special. What cannot
+/// be unpacked is named and left out, the rest is unpacked, and then it fails (125).
 #[derive(Args)]
 #[command(after_help = "Example:\n  xip-image extract rootfs.cramfs rootfs/")]
 struct Extract {
@@ -216,43 +237,87 @@ fn image_name(text: &str) -> Result<String, String> {
     }
 }
 
-fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+xip_run::c_main!(run);
+
+fn run(args: Vec<OsString>) -> u8 {
+    let done = standard_descriptors().and_then(|()| match Cli::try_parse_from(args) {
+        Ok(cli) => cli.run(),
         Err(err) => {
             // --help and --version are no failure.
             let _ = err.print();
-            return ExitCode::from(if err.use_stderr() {
-                Kind::Failed.exit_code()
+            let _ = io::stdout().flush();
+            std::process::exit(if err.use_stderr() {
+                Kind::Failed.exit_code().into()
             } else {
                 0
             });
         }
-    };
-    let done = match cli.command {
-        Command::Build(args) => args.run(),
-        Command::Ls(args) => args.run(),
-        Command::Cat(args) => args.run(),
-        Command::Extract(args) => args.run(),
-        Command::Check(args) => args.check(),
-        Command::Info(args) => open(&args.image)
-            .and_then(|image| inspect::info(&image))
-            .and_then(|info| args.print(&info)),
-        Command::Map(args) => open(&args.image)
-            .and_then(|image| inspect::map(&image))
-            .and_then(|map| args.print(&map)),
-    };
+    });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(err) => {
             eprintln!("xip-image: {err}");
-            ExitCode::from(err.kind().exit_code())
+            err.kind().exit_code()
+        }
+    }
+}
+
+/// Makes sure that no file that is opened later gets the number of a standard descriptor.
+fn standard_descriptors() -> Result<()> {
+    if rustix::io::fcntl_getfd(io::stdout()).is_err() {
+        return Err(Error::failed("standard output is closed"));
+    }
+    let missing = [
+        rustix::io::fcntl_getfd(io::stdin()).is_err(),
+        rustix::io::fcntl_getfd(io::stderr()).is_err(),
+    ];
+    for _ in missing.into_iter().filter(|missing| *missing) {
+        let null = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null");
+        // It stays open: the lowest free number is the one that is missing.
+        let null = null.map_err(|err| Error::failed(format!("/dev/null: open: {err}")))?;
+        std::mem::forget(null);
+    }
+    Ok(())
+}
+
+impl Cli {
+    fn run(self) -> Result<()> {
+        match self.command {
+            Command::Build(args) => args.run(),
+            Command::Ls(args) => args.run(),
+            Command::Cat(args) => args.run(),
+            Command::Extract(args) => args.run(),
+            Command::Check(args) => args.check(),
+            Command::Info(args) => {
+                let info = inspect::info(&open(&args.image)?);
+                args.print(&info, info.errors.len())
+            }
+            Command::Map(args) => {
+                let map = inspect::map(&open(&args.image)?)?;
+                args.print(&map, map.errors.len())
+            }
         }
     }
 }
 
 fn open(path: &Path) -> Result<Image> {
     Image::open(FileBacking::open(path)?).map_err(|err| err.context(path.display()))
+}
+
+/// Warns if the image is damaged as a whole; what is read from it may be wrong.
+fn warn_of_damage(image: &Image, path: &Path) -> bool {
+    let damage = image.damage();
+    if let Some(damage) = &damage {
+        eprintln!("xip-image: warning: {}: {damage}", path.display());
+    }
+    damage.is_some()
+}
+
+fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::bad_image(format!("{}: {what}", path.display()))
 }
 
 /// Writes to standard output. If nobody reads it any more, there is nothing left to do.
@@ -283,6 +348,7 @@ impl Build {
             scan: ScanOptions {
                 squash_owner: self.squash_owner,
                 skip_unreadable: self.skip_unreadable,
+                skip_devices: self.skip_devices,
             },
             layout: Layout {
                 endian: match self.endian {
@@ -339,7 +405,7 @@ fn print_summary(out: &mut dyn Write, image: &Path, summary: &Summary) -> io::Re
     writeln!(out, "{}", image.display())?;
     writeln!(
         out,
-        "  {files} files ({shared_files} the same as another), {directories} directories, {symlinks} links, {special_files} special files"
+        "  {files} files ({shared_files} the same as another), {directories} directories, {symlinks} symbolic links, {special_files} special files"
     )?;
     writeln!(
         out,
@@ -360,6 +426,7 @@ fn print_summary(out: &mut dyn Write, image: &Path, summary: &Summary) -> io::Re
 impl Ls {
     fn run(self) -> Result<()> {
         let image = open(&self.image)?;
+        warn_of_damage(&image, &self.image);
         let list = dump::list(&image, self.path.as_os_str().as_bytes(), self.recursive)?;
         if self.json {
             return print_json(&list.collect::<Result<Vec<_>>>()?);
@@ -388,6 +455,7 @@ impl Ls {
 impl Cat {
     fn run(self) -> Result<()> {
         let image = open(&self.image)?;
+        warn_of_damage(&image, &self.image);
         for path in &self.paths {
             let path = path.as_os_str().as_bytes();
             let inode = image.lookup(path)?;
@@ -405,33 +473,52 @@ impl Cat {
 impl Extract {
     fn run(self) -> Result<()> {
         let image = open(&self.image)?;
+        let wrong = warn_of_damage(&image, &self.image);
         let options = ExtractOptions {
             special: self.special,
             max_bytes: self.max_bytes,
         };
         let done = extract::extract(&image, &self.dest, options)?;
         warn(&done.skipped);
-        if self.json {
-            return print_json(&done);
+        for failed in &done.failed {
+            eprintln!("xip-image: {failed}");
         }
-        output(|out| {
-            writeln!(
-                out,
-                "{}: {} entries, {} bytes",
-                self.dest.display(),
-                done.entries,
-                done.bytes
-            )
-        })
+        if self.json {
+            print_json(&done)?;
+        } else {
+            output(|out| {
+                let dest = self.dest.display();
+                let Extracted { entries, bytes, .. } = &done;
+                writeln!(out, "{dest}: {entries} entries, {bytes} bytes")
+            })?;
+        }
+        match done.failed.len() {
+            0 if wrong => Err(damaged(
+                &self.image,
+                "damaged: what was unpacked may be wrong",
+            )),
+            0 => Ok(()),
+            failed => Err(damaged(
+                &self.image,
+                format!("not all of it was unpacked: {failed} failures"),
+            )),
+        }
     }
 }
 
 impl One {
-    fn print<T: Serialize + std::fmt::Display>(&self, value: &T) -> Result<()> {
+    fn print<T: Serialize + std::fmt::Display>(&self, value: &T, errors: usize) -> Result<()> {
         if self.json {
-            print_json(value)
+            print_json(value)?;
         } else {
-            output(|out| writeln!(out, "{value}"))
+            output(|out| writeln!(out, "{value}"))?;
+        }
+        match errors {
+            0 => Ok(()),
+            _ => Err(damaged(
+                &self.image,
+                format!("damaged, {errors} errors; `xip-image check` says more"),
+            )),
         }
     }
 

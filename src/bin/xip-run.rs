@@ -5,26 +5,38 @@
 
 use std::ffi::{CString, OsString};
 use std::io::Write;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Parser;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use xip_run::access;
 use xip_run::backing::{FileBacking, spec};
-use xip_run::cramfs::{Image, show_path};
+use xip_run::cramfs::Image;
 use xip_run::elf::Machine;
 use xip_run::error::{Error, Result};
 use xip_run::plan::{LaunchPlan, PlanOptions};
 use xip_run::session;
 use xip_run::units::PageSize;
+use xip_run::view::{self, Bind, ViewOptions};
 
-/// Run a program in place from a cramfs image: its text and constants are mapped straight from the image and cost no
-/// RAM, its data is private.
+/// Run a program in place from a cramfs image: its text and constants are mapped straight from the image instead of being
+/// copied to RAM, its data is private. The image is its root directory.
+///
+/// Every empty directory of the image (/proc, /dev, /tmp ...) shows the host's directory of that name; all else is
+/// read-only. In this version the program itself runs in place; the programs that it starts and the libraries that it
+/// loads run from the image through the page cache.
 #[derive(Parser, Debug)]
 #[command(
     name = "xip-run",
     version,
+    override_usage = "xip-run [OPTIONS] PROGRAM [ARG]...
+       xip-run --explain [--json] [OPTIONS] PROGRAM",
     after_help = "Examples:
+  xip-run --image rootfs.cramfs /bin/busybox sh             a shell whose root directory is the image
+  xip-run --image rootfs.cramfs --bind /srv/data:/mnt:ro --workdir /mnt /bin/busybox ls
   xip-run --no-root --image rootfs.cramfs /bin/busybox sh -c 'echo hello'
   xip-run --image rootfs.cramfs --explain /bin/busybox      what would be mapped from where, and why
   XIP_IMAGE=rootfs.cramfs xip-run --no-root /bin/busybox sh
@@ -45,6 +57,20 @@ struct Args {
     /// libraries that it loads are the host's
     #[arg(long)]
     no_root: bool,
+
+    /// Put the host's directory or file SRC over DST of the view, where the image must have one of the same sort; without
+    /// DST at the same path; `:ro` forbids writing. May be given several times, later over earlier
+    #[arg(long, value_name = "SRC[:DST][:ro]", conflicts_with = "no_root", value_parser = parse_bind())]
+    bind: Vec<Bind>,
+
+    /// Start the program in this directory of the view, instead of in the current one if the view has it and else in /
+    #[arg(long, value_name = "DIR", conflicts_with = "no_root")]
+    workdir: Option<PathBuf>,
+
+    /// Take the image's tree from where it is mounted already, such as the kernel's own cramfs mount of the same image,
+    /// instead of serving it
+    #[arg(long, value_name = "PATH", conflicts_with = "no_root")]
+    view: Option<PathBuf>,
 
     /// Do not run: print every page run of the program and its interpreter with its source and what RAM it costs
     #[arg(long)]
@@ -67,26 +93,30 @@ struct Args {
     #[arg(long)]
     copy_text: bool,
 
-    /// Start the program with this argv[0] instead of PROGRAM
-    #[arg(long, value_name = "NAME")]
+    /// Start the program with this argv[0] instead of PROGRAM (-sh makes a login shell)
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     argv0: Option<OsString>,
 
-    /// Path of the program in the image
-    #[arg(value_name = "PROGRAM")]
-    program: OsString,
-
-    /// Its arguments
-    #[arg(
-        value_name = "ARG",
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
-    args: Vec<OsString>,
+    /// Path of the program in the image, and its arguments: all that follows PROGRAM is the program's
+    // One list, because clap would look for its own options between two.
+    #[arg(value_name = "PROGRAM [ARG]", required = true, trailing_var_arg = true)]
+    command: Vec<OsString>,
 }
 
 fn parse_page_size(text: &str) -> Result<PageSize, String> {
     let bytes = text.parse().map_err(|_| "not a number".to_owned())?;
     PageSize::new(bytes).ok_or_else(|| "must be 4096, 16384 or 65536".to_owned())
+}
+
+/// Longest path, its NUL included: limits.h.
+const PATH_MAX: usize = 4096;
+
+/// What a launch allocates is gone with the launch.
+#[global_allocator]
+static MEMORY: xip_run::sys::Arena = xip_run::sys::Arena::new();
+
+fn parse_bind() -> impl TypedValueParser<Value = Bind> {
+    OsStringValueParser::new().try_map(|text| Bind::parse(&text))
 }
 
 xip_run::c_main!(run);
@@ -102,19 +132,14 @@ fn run(args: Vec<OsString>) -> u8 {
     match launch(args) {
         Ok(()) => 0,
         Err(err) => {
-            eprintln!("xip-run: {err}");
+            // eprintln!() would panic where standard error cannot be written to.
+            let _ = writeln!(std::io::stderr(), "xip-run: {err}");
             err.kind().exit_code()
         }
     }
 }
 
 fn launch(args: Args) -> Result<()> {
-    if !args.no_root && !args.explain {
-        return Err(Error::failed(
-            "the image as the root directory is not in this version: add --no-root to run one program against the \
-             host's root, or --explain to see its plan",
-        ));
-    }
     let path = spec::select(args.image)?;
     let backing = Arc::new(FileBacking::open(&path)?);
     let in_image = |err: Error| err.context(path.display());
@@ -139,7 +164,16 @@ fn launch(args: Args) -> Result<()> {
         cow: true,
         reserved: session::RESERVED,
     };
-    let execfn = args.program.as_bytes();
+    let (program, arguments) = args
+        .command
+        .split_first()
+        .ok_or_else(|| Error::failed("no program named"))?;
+    let execfn = program.as_bytes();
+    if execfn.len() >= PATH_MAX {
+        return Err(Error::not_runnable(
+            "the program's path is longer than PATH_MAX, 4095 bytes (ENAMETOOLONG)",
+        ));
+    }
     let plan = LaunchPlan::new(&image, execfn, &options).map_err(in_image)?;
     if args.verify {
         plan.verify(&image).map_err(in_image)?;
@@ -161,19 +195,33 @@ fn launch(args: Args) -> Result<()> {
     if !args.copy_text {
         backing.require_executable()?;
     }
-    session::require_permission(&plan.program.inode)
-        .map_err(|err| in_image(err.context(show_path(&plan.program.path))))?;
-    let argv0 = args.argv0.unwrap_or_else(|| args.program.clone());
+    access::require_executable(&image, &plan).map_err(in_image)?;
+    let argv0 = args.argv0.as_ref().unwrap_or(program);
     let argv = std::iter::once(argv0)
-        .chain(args.args)
+        .chain(arguments)
         .map(|arg| {
-            CString::new(arg.into_vec()).map_err(|_| Error::failed("an argument has a NUL in it"))
+            CString::new(arg.as_bytes()).map_err(|_| Error::failed("an argument has a NUL in it"))
         })
         .collect::<Result<_>>()?;
+    let image_path = if args.no_root {
+        backing.path().as_os_str().as_bytes().to_vec()
+    } else {
+        let options = ViewOptions {
+            binds: args.bind,
+            workdir: args.workdir,
+            existing: args.view,
+        };
+        view::raise(&image, backing.as_fd(), &options)?;
+        session::inherit(&backing)?
+    };
     Err(session::start(
         &image,
         &backing,
         &plan,
-        &session::Start { execfn, argv },
+        &session::Start {
+            execfn,
+            argv,
+            image_path,
+        },
     ))
 }

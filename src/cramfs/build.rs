@@ -1,16 +1,15 @@
 //! Makes an image file from a directory: whole and checked, or not at all.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::check::{Severity, check};
+use super::output::{Output, Written};
 use super::reader::Image;
 use super::tree::{NodeKind, ScanOptions, Tree};
 use super::writer::{self, Layout, Summary};
 use super::xip::XipPolicy;
-use crate::backing::FileBacking;
 use crate::error::{Error, Result};
 
 /// How to make an image. The defaults are those of `xip-image build`, except that nothing runs in place: for that `xip`
@@ -28,11 +27,13 @@ pub struct BuildOptions {
 /// Makes the image `output` from the directory `root`. `progress` is called with the bytes that are done and those there
 /// are.
 ///
-/// The image is written to a temporary file beside `output`, flushed to the disk, checked, and only then gets its name; a
-/// regular file of that name is replaced.
+/// The image is written to a file without a name in the directory of `output`, flushed to the disk, checked, and only then
+/// gets its name; a regular file of that name is replaced. A build that is killed leaves nothing (on a filesystem without
+/// `O_TMPFILE`: a `.xip-image-*` beside `output`).
 ///
 /// # Errors
-/// As [`Tree::scan`] and [`writer::write`]; if `output` is not a regular file or lies in `root`; if it cannot be written.
+/// As [`Tree::scan`] and [`writer::write`]; if no glob of `--xip` matches anything; if `output` is
+/// not a regular file or lies in `root`; if it cannot be written.
 pub fn build(
     root: &Path,
     output: &Path,
@@ -48,30 +49,32 @@ pub fn build(
     let total = total.sum();
     let failed =
         |what: &str, err: io::Error| Error::failed(format!("{}: {what}: {err}", output.display()));
-    // 0666 less the umask, as any program makes files; tempfile's own is 0600.
-    let temporary = tempfile::Builder::new()
-        .prefix(".xip-image-")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(&dir)
-        .map_err(|err| failed("make a temporary file beside it", err))?;
+    let temporary =
+        Output::new(&dir).map_err(|err| failed("make a temporary file beside it", err))?;
     let mut xip = options.xip.clone();
     let mut summary = writer::write(
         &tree,
         &options.layout,
         &mut xip,
-        temporary.as_file(),
+        temporary.file(),
         &mut |done| progress(done, total),
     )
     .map_err(|err| err.context(output.display()))?;
+    if let Some(glob) = xip.useless() {
+        return Err(Error::failed(format!(
+            "--xip={glob}: no regular file has such a path; a glob is held against paths in the image, like /bin/*"
+        )));
+    }
     for glob in xip.unmatched() {
         let warning = format!("--xip={glob}: no regular file has such a path");
         summary.warnings.push(warning);
     }
-    let sync = temporary.as_file().sync_all();
+    let sync = temporary.file().sync_all();
     sync.map_err(|err| failed("fsync", err))?;
-    verify(temporary.path(), output)?;
-    let persisted = temporary.persist(output);
-    persisted.map_err(|err| failed("rename the finished image", err.error))?;
+    let written = Written::new(temporary.file());
+    verify(written.map_err(|err| failed("fstat", err))?, output)?;
+    let persisted = temporary.persist(&dir, output);
+    persisted.map_err(|err| failed("give the finished image its name", err))?;
     // Without this a crash may forget the name; not every filesystem can do it.
     let _ = File::open(&dir).and_then(|dir| dir.sync_all());
     Ok(summary)
@@ -102,8 +105,8 @@ fn output_directory(root: &Path, output: &Path) -> Result<PathBuf> {
 }
 
 /// Holds the finished image against the checker: what this program would refuse, it does not hand out.
-fn verify(image: &Path, output: &Path) -> Result<()> {
-    let report = check(&Image::open(FileBacking::open(image)?)?);
+fn verify(image: Written, output: &Path) -> Result<()> {
+    let report = check(&Image::open(image)?);
     let mut worst = report.findings.iter();
     if let Some(finding) = worst.find(|finding| finding.severity == Severity::Error) {
         return Err(Error::failed(format!(

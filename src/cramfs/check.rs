@@ -6,11 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::dump::printable;
+use super::dump::{Name, json};
 use super::format::{BLOCK_DIRECT, BLOCK_FLAGS, BLOCK_UNCOMPRESSED, SIGNATURE, flags};
 use super::pack::has_whole_last_block;
-use super::reader;
+use super::reader::{self, MAX_STREAM_BYTES};
 use super::regions::{Region, RegionKind};
+use super::unused::unused;
 use super::walk::Found;
 use super::{Block, Image, Inode, InodeKind};
 use crate::error::Result;
@@ -51,8 +52,9 @@ impl std::fmt::Display for Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// Of which file ([`printable`]), if of one.
-    pub path: Option<String>,
+    /// Of which file, if of one.
+    #[serde(flatten, serialize_with = "json::path_if_any")]
+    pub path: Option<Name>,
     /// Where in the image, in bytes.
     pub at: ImageOffset,
     /// What.
@@ -112,6 +114,8 @@ pub fn check(image: &Image) -> Report {
     checker.superblock();
     checker.entries();
     checker.counts();
+    checker.regions.sort_unstable();
+    checker.unused();
     checker.overlaps();
     checker.report
 }
@@ -151,7 +155,7 @@ impl Checker<'_> {
         }
         self.report.findings.push(Finding {
             severity,
-            path: path.map(printable),
+            path: path.map(Name::from),
             at,
             what: what.into(),
         });
@@ -203,15 +207,16 @@ impl Checker<'_> {
             };
             self.report.entries += 1;
             self.name(&found);
+            self.fields(&found);
             match found.inode.kind {
                 InodeKind::Directory => self.region(Region::directory(&found.inode)),
                 InodeKind::File | InodeKind::Symlink => self.contents(&found),
                 InodeKind::Unknown => {
                     let what = format!(
-                        "mode {:#o} is of no type that Linux knows",
+                        "mode {:#o} is of no type that Linux knows: it cannot be looked up (EINVAL)",
                         found.inode.mode
                     );
-                    self.find(Severity::Warning, Some(&found.path), found.inode.at, what);
+                    self.find(Severity::Error, Some(&found.path), found.inode.at, what);
                 }
                 _ => {}
             }
@@ -250,6 +255,34 @@ impl Checker<'_> {
             let what = "out of order in a directory that the superblock calls sorted: Linux may not find it";
             self.find(Severity::Error, Some(&found.path), found.inode.at, what);
         }
+    }
+
+    /// Fields that Linux does not look at, but that say that something is missing (fsck.cramfs refuses them all).
+    fn fields(&mut self, found: &Found) {
+        let Ok(raw) = self.image.raw_inode(&found.inode) else {
+            return;
+        };
+        let (size, data) = (raw.size != 0, raw.offset_words != 0);
+        let what = match found.inode.kind {
+            InodeKind::Directory | InodeKind::File | InodeKind::Symlink if size && !data => {
+                "has a size but no data: Linux shows it empty"
+            }
+            InodeKind::File | InodeKind::Symlink if data && !size => {
+                "has data but no size: Linux shows it empty"
+            }
+            InodeKind::Fifo | InodeKind::Socket if size => "has a size, which means nothing here",
+            InodeKind::CharDevice
+            | InodeKind::BlockDevice
+            | InodeKind::Fifo
+            | InodeKind::Socket
+                if data =>
+            {
+                "has data, which means nothing here"
+            }
+            _ => return,
+        };
+        let path = Some(found.path.as_slice());
+        self.find(Severity::Warning, path, found.inode.at, what);
     }
 
     /// Takes `bytes` from the budget.
@@ -387,12 +420,13 @@ impl Checker<'_> {
         {
             return Ok(());
         }
-        let mut stream = vec![0; len_bytes as usize];
+        let mut stream = [0; MAX_STREAM_BYTES];
+        let stream = stream.get_mut(..len_bytes as usize).unwrap_or_default();
         let mut page = [0; BLOCK_BYTES as usize];
         self.image
-            .read_exact_at(&mut stream, at.0)
+            .read_exact_at(stream, at.0)
             .map_err(|err| (Severity::Error, at, err.to_string()))?;
-        match reader::inflate(&stream, &mut page) {
+        match reader::inflate(stream, &mut page) {
             Ok(len) if len as u64 == want => Ok(()),
             Ok(len) => {
                 let what = format!("inflates to {len} bytes instead of {want}");
@@ -413,10 +447,25 @@ impl Checker<'_> {
             ("blocks", superblock.blocks, self.data_blocks),
         ] {
             if u64::from(says) != are {
-                let what = format!(
+                let text = format!(
                     "the superblock says {says} {what}, there are {are}: statfs(2) is wrong"
                 );
-                self.find(Severity::Note, None, at, what);
+                // Of no files at all even fsck.cramfs sees that it is wrong.
+                let severity = if says == 0 && what == "files" {
+                    Severity::Warning
+                } else {
+                    Severity::Note
+                };
+                self.find(severity, None, at, text);
+            }
+        }
+    }
+
+    /// Looks at the bytes between the regions; where something cannot be read, its bytes are expected to be among them.
+    fn unused(&mut self) {
+        if self.report.is_sound() {
+            for (severity, at, what) in unused(self.image, &self.regions) {
+                self.find(severity, None, at, what);
             }
         }
     }
@@ -424,11 +473,9 @@ impl Checker<'_> {
     /// Holds every region against the others. Two files may have the very same blocks; anything else that overlaps is
     /// read as something it is not by one of them.
     fn overlaps(&mut self) {
-        let mut regions = std::mem::take(&mut self.regions);
-        regions.sort_unstable();
         let mut overlapping = Vec::new();
         let mut top: Option<Region> = None;
-        for region in regions {
+        for region in std::mem::take(&mut self.regions) {
             if let Some(top) = top
                 && region.start < top.end
                 && overlapping.len() < MAX_FINDINGS

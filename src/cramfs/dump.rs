@@ -28,6 +28,68 @@ pub fn printable(path: &[u8]) -> String {
     text
 }
 
+/// A path, a name or a link's target out of an image: any bytes.
+///
+/// For people ([`Display`](fmt::Display)) it is [`printable`]. In JSON it is what it is: `"path"`, the exact string; and
+/// where the bytes are not UTF-8, with U+FFFD for what is not, and `"path_bytes"` beside it, all of them in hexadecimal.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Name(pub Vec<u8>);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable(&self.0))
+    }
+}
+
+impl From<&[u8]> for Name {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
+/// Writes the fields of JSON of one [`Name`], none if there is none; for `#[serde(flatten, serialize_with)]`.
+pub(crate) mod json {
+    use serde::Serializer;
+    use serde::ser::SerializeMap;
+
+    use super::Name;
+
+    fn fields<S: Serializer>(key: &str, name: Option<&Name>, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        if let Some(Name(bytes)) = name {
+            map.serialize_entry(key, &String::from_utf8_lossy(bytes))?;
+            if std::str::from_utf8(bytes).is_err() {
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                map.serialize_entry(&format!("{key}_bytes"), &hex)?;
+            }
+        }
+        map.end()
+    }
+
+    pub(crate) fn path<S: Serializer>(name: &Name, to: S) -> Result<S::Ok, S::Error> {
+        fields("path", Some(name), to)
+    }
+
+    pub(crate) fn path_if_any<S: Serializer>(
+        name: &Option<Name>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        fields("path", name.as_ref(), to)
+    }
+
+    pub(crate) fn target<S: Serializer>(name: &Option<Name>, to: S) -> Result<S::Ok, S::Error> {
+        fields("target", name.as_ref(), to)
+    }
+
+    pub(crate) fn same_as<S: Serializer>(name: &Option<Name>, to: S) -> Result<S::Ok, S::Error> {
+        fields("same_as", name.as_ref(), to)
+    }
+
+    pub(crate) fn name<S: Serializer>(name: &Name, to: S) -> Result<S::Ok, S::Error> {
+        fields("name", Some(name), to)
+    }
+}
+
 /// `drwxr-sr-t`, as ls(1) writes a mode.
 pub fn mode_text(mode: u16) -> String {
     let kind = match mode >> 12 {
@@ -58,8 +120,9 @@ pub fn mode_text(mode: u16) -> String {
 /// A line of a listing.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Listed {
-    /// Path from the image's root ([`printable`]).
-    pub path: String,
+    /// Path from the image's root.
+    #[serde(flatten, serialize_with = "json::path")]
+    pub path: Name,
     /// Type.
     pub kind: InodeKind,
     /// `st_mode`, type included.
@@ -75,9 +138,9 @@ pub struct Listed {
     /// `[major, minor]` of a device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<[u8; 2]>,
-    /// Target of a symbolic link ([`printable`]).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    /// Target of a symbolic link.
+    #[serde(flatten, serialize_with = "json::target")]
+    pub target: Option<Name>,
 }
 
 impl Listed {
@@ -89,14 +152,12 @@ impl Listed {
         let device = matches!(inode.kind, InodeKind::CharDevice | InodeKind::BlockDevice);
         let target = if inode.kind == InodeKind::Symlink {
             let target = image.read_link(inode);
-            Some(printable(
-                &target.map_err(|err| err.context(printable(path)))?,
-            ))
+            Some(Name(target.map_err(|err| err.context(printable(path)))?))
         } else {
             None
         };
         Ok(Self {
-            path: printable(path),
+            path: path.into(),
             kind: inode.kind,
             mode: inode.mode,
             uid: inode.uid,

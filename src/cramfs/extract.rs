@@ -13,6 +13,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
+use super::check::MAX_FINDINGS;
 use super::dump::printable;
 use super::walk::Found;
 use super::{Block, Image, Inode, InodeKind};
@@ -46,12 +47,15 @@ pub struct Extracted {
     pub bytes: u64,
     /// What was left out, a sentence each.
     pub skipped: Vec<String>,
+    /// What could not be unpacked, a sentence each; there is nothing of it.
+    pub failed: Vec<String>,
 }
 
 /// Unpacks `image` into `dest`, which must not exist or be an empty directory.
 ///
 /// # Errors
-/// At the first entry that cannot be made; its path is in the text. What was made until then stays.
+/// If `dest` is neither new nor empty, and if the image unpacks to more than the limit; what was made until then stays.
+/// An entry that cannot be made is no error but one of [`Extracted::failed`], and the next ones are unpacked.
 pub fn extract(image: &Image, dest: &Path, options: ExtractOptions) -> Result<Extracted> {
     let mut extract = Extract {
         image,
@@ -62,17 +66,40 @@ pub fn extract(image: &Image, dest: &Path, options: ExtractOptions) -> Result<Ex
         done: Extracted::default(),
         left_bytes: options.max_bytes,
     };
+    // A directory that could not be made: what is in it follows it in the walk.
+    let mut lost: Option<Vec<u8>> = None;
     for found in image.walk() {
-        let found = found.map_err(Error::from)?;
+        let found = match found {
+            Ok(found) => found,
+            Err(refused) => {
+                extract.fail(&Error::from(refused));
+                continue;
+            }
+        };
+        if lost
+            .as_ref()
+            .is_some_and(|lost| found.path.starts_with(lost))
+        {
+            continue;
+        }
         extract
-            .entry(&found)
+            .reserve(&found)
             .map_err(|err| err.context(printable(&found.path)))?;
+        if let Err(err) = extract.entry(&found) {
+            let err = err.context(printable(&found.path));
+            if found.inode.kind == InodeKind::Directory {
+                lost = Some([&found.path[..], b"/"].concat());
+                extract.fail(&format!("{err} (nor was anything that is in it unpacked)"));
+            } else {
+                extract.fail(&err);
+            }
+        }
     }
     // Now that nothing is put into them any more; those inside first.
     for (path, inode) in std::mem::take(&mut extract.directories).iter().rev() {
-        extract
-            .directory_mode(path, inode)
-            .map_err(|err| err.context(printable(path)))?;
+        if let Err(err) = extract.directory_mode(path, inode) {
+            extract.fail(&err.context(printable(path)));
+        }
     }
     Ok(extract.done)
 }
@@ -138,19 +165,35 @@ impl Extract<'_> {
         }
     }
 
-    fn entry(&mut self, found: &Found) -> Result<()> {
-        let inode = found.inode;
+    fn fail(&mut self, why: &dyn std::fmt::Display) {
+        if self.done.failed.len() < MAX_FINDINGS {
+            self.done.failed.push(why.to_string());
+        } else if self.done.failed.len() == MAX_FINDINGS {
+            let more = "more could not be unpacked than is listed";
+            self.done.failed.push(more.to_owned());
+        }
+    }
+
+    /// Takes what the entry needs from the limit.
+    fn reserve(&mut self, found: &Found) -> Result<()> {
         if found.depth == 0 {
-            self.directories.push((found.path.clone(), inode));
             return Ok(());
         }
-        let Some(left_bytes) = self.left_bytes.checked_sub(inode.size + BLOCK_BYTES) else {
-            return Err(Error::failed(format!(
+        let left_bytes = self.left_bytes.checked_sub(found.inode.size + BLOCK_BYTES);
+        self.left_bytes = left_bytes.ok_or_else(|| {
+            Error::failed(format!(
                 "the image unpacks to more than {} bytes; --max-bytes sets another limit",
                 self.options.max_bytes
-            )));
-        };
-        self.left_bytes = left_bytes;
+            ))
+        })?;
+        Ok(())
+    }
+
+    fn entry(&mut self, found: &Found) -> Result<()> {
+        if found.depth == 0 {
+            self.directories.push((found.path.clone(), found.inode));
+            return Ok(());
+        }
         let name = found.name();
         let parent_len = found.path.len() - name.len();
         let parent_path = found.path.get(..parent_len).unwrap_or_default();
@@ -250,6 +293,15 @@ impl Extract<'_> {
         let file = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(sys("openat(O_CREAT|O_EXCL)"))?;
         let file = File::from(file);
+        let filled = self.fill(&file, inode, blocks);
+        if filled.is_err() {
+            // It was made just now; half of it under its name would pass for it.
+            let _ = rustix::fs::unlinkat(parent, name, AtFlags::empty());
+        }
+        filled
+    }
+
+    fn fill(&mut self, file: &File, inode: &Inode, blocks: Vec<Block>) -> Result<()> {
         let failed = |err: io::Error| Error::failed(format!("write: {err}"));
         file.set_len(inode.size).map_err(failed)?;
         let mut buf = [0; BLOCK_BYTES as usize];
@@ -265,7 +317,7 @@ impl Extract<'_> {
             }
         }
         self.done.bytes += inode.size;
-        self.attributes(&file, inode)
+        self.attributes(file, inode)
     }
 }
 

@@ -16,7 +16,14 @@ pub struct ImageFile {
     image: Image,
     inode: Inode,
     blocks: Vec<Block>,
-    inflated: Mutex<Option<(u64, Vec<u8>)>>,
+    inflated: Mutex<Inflated>,
+}
+
+/// A block that was inflated.
+#[derive(Debug, Default)]
+struct Inflated {
+    number: Option<u64>,
+    bytes: Vec<u8>,
 }
 
 impl ImageFile {
@@ -35,13 +42,18 @@ impl ImageFile {
             image: image.clone(),
             inode: *inode,
             blocks: image.blocks(inode)?,
-            inflated: Mutex::new(None),
+            inflated: Mutex::default(),
         })
     }
 
     /// Which file it is.
     pub fn inode(&self) -> &Inode {
         &self.inode
+    }
+
+    /// Where its blocks are.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
 
     /// Copies bytes of the file out, all of `buf` or nothing.
@@ -78,29 +90,32 @@ impl ImageFile {
     /// Fills `part` with the bytes from `skip` on of one block.
     fn read_part(&self, number: u64, skip: usize, part: &mut [u8]) -> Result<()> {
         let block = self.blocks.get(number as usize).copied();
-        part.fill(0);
         match block.unwrap_or(Block::Hole) {
-            Block::Hole => Ok(()),
+            Block::Hole => {
+                part.fill(0);
+                Ok(())
+            }
             // Read where it is, without the bytes before them. What is stored short ends in zeros.
             Block::Stored { at, len_bytes } => {
                 let stored = (len_bytes as usize).saturating_sub(skip).min(part.len());
-                let stored = part.get_mut(..stored).unwrap_or_default();
+                let (stored, missing) = part.split_at_mut(stored);
+                missing.fill(0);
                 self.image.read_exact_at(stored, at.0 + skip as u64)
+            }
+            block @ Block::Compressed { .. } if part.len() as u64 == BLOCK_BYTES => {
+                self.image.read_block(block, part)
             }
             block @ Block::Compressed { .. } => {
                 let mut kept = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
-                let bytes = match kept.take() {
-                    Some((kept_number, bytes)) if kept_number == number => bytes,
-                    _ => {
-                        let mut bytes = vec![0; BLOCK_BYTES as usize];
-                        self.image.read_block(block, &mut bytes)?;
-                        bytes
-                    }
-                };
-                for (to, from) in part.iter_mut().zip(bytes.iter().skip(skip)) {
+                if kept.number != Some(number) {
+                    kept.number = None;
+                    kept.bytes.resize(BLOCK_BYTES as usize, 0);
+                    self.image.read_block(block, &mut kept.bytes)?;
+                    kept.number = Some(number);
+                }
+                for (to, from) in part.iter_mut().zip(kept.bytes.iter().skip(skip)) {
                     *to = *from;
                 }
-                *kept = Some((number, bytes));
                 Ok(())
             }
         }

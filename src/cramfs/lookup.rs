@@ -1,6 +1,5 @@
 //! Path lookup inside an image, as path_resolution(7) does it in a process whose root is the image.
 
-use super::directory::Entries;
 use super::inode::{Entry, Inode, InodeKind};
 use super::reader::Image;
 use crate::error::{Error, Kind, Result};
@@ -104,18 +103,6 @@ impl Image {
         let inode = stack.last().map_or_else(|| self.root(), |top| top.inode);
         let path = path_of(&stack);
         Ok(Resolved { inode, path })
-    }
-
-    /// The first entry of that name, as in Linux. Entries after it are not looked at.
-    fn find(&self, dir: &Inode, name: &[u8]) -> Result<Option<Inode>> {
-        let data = self.read_directory(dir)?;
-        for entry in Entries::new(&data, dir.data.0, self.endian()) {
-            let (found, inode) = entry?;
-            if found == name {
-                return Ok(Some(inode));
-            }
-        }
-        Ok(None)
     }
 }
 

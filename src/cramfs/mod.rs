@@ -11,15 +11,18 @@ pub mod format;
 mod inode;
 mod layout;
 mod lookup;
+mod output;
 mod pack;
 pub mod reader;
 pub mod regions;
 pub mod tree;
+mod unused;
 pub mod walk;
 pub mod writer;
 pub mod xip;
 
 pub use check::{Finding, Report, Severity, check};
+pub use directory::Cursor;
 pub use file::ImageFile;
 pub use format::Endian;
 pub use inode::{Entry, Inode, InodeKind};

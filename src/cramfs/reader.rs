@@ -5,11 +5,14 @@
 //! accepts whatever can be looked at; [`Image::require_runnable`] is the narrow gate for what Linux would mount.
 
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::sync::Arc;
+
+use miniz_oxide::inflate::{TINFLStatus, decompress_slice_iter_to_slice};
 
 use super::directory::Entries;
 use super::format::{
-    self, BlockPointer, Endian, INODE_BYTES, PointerTarget, RawSuper, SUPER_BYTES,
+    self, BlockPointer, Endian, INODE_BYTES, PointerTarget, RawInode, RawSuper, SUPER_BYTES,
     SUPER_CRC_OFFSET, SUPER_OFFSETS, flags,
 };
 use super::inode::{Entry, Inode, InodeKind};
@@ -19,6 +22,8 @@ use crate::units::{BLOCK_BYTES, ImageOffset};
 
 /// Longest symbolic link target in bytes: `PATH_MAX` less its NUL.
 const MAX_LINK_BYTES: u64 = 4095;
+/// Longest zlib stream of a block in bytes (`fs/cramfs/inode.c cramfs_read_folio()`: `2*PAGE_SIZE`).
+pub(super) const MAX_STREAM_BYTES: usize = 2 * BLOCK_BYTES as usize;
 
 /// Where one block of a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,6 +188,13 @@ impl Image {
         Inode::root(&self.raw.root, at)
     }
 
+    /// An inode as it is stored.
+    pub(super) fn raw_inode(&self, inode: &Inode) -> Result<RawInode> {
+        let mut bytes = [0; INODE_BYTES as usize];
+        self.read_exact_at(&mut bytes, inode.at.0)?;
+        Ok(RawInode::decode(&bytes, self.endian))
+    }
+
     /// Copies bytes out of the image.
     ///
     /// # Errors
@@ -264,15 +276,43 @@ impl Image {
         )))
     }
 
+    /// Why the image as a whole cannot be trusted: a wrong CRC, or a superblock that Linux would not take. An image too
+    /// old to have a CRC has no such problem.
+    pub fn damage(&self) -> Option<Error> {
+        let checked = if self.raw.flags & flags::FSID_V2 == 0 {
+            self.require_runnable()
+        } else {
+            self.verify_crc()
+        };
+        checked.err()
+    }
+
     /// The first `len_bytes` bytes of an inode's data: its entries or block pointers.
     fn read_data(&self, inode: &Inode, len_bytes: u64) -> Result<Vec<u8>> {
+        self.require_data(inode, len_bytes)?;
+        self.read_vec(inode.data.0, len_bytes)
+    }
+
+    /// Refuses an inode whose first `len_bytes` bytes of data lie in the superblock.
+    pub(super) fn require_data(&self, inode: &Inode, len_bytes: u64) -> Result<()> {
         let start = inode.data.0;
         if start < self.super_at + SUPER_BYTES && self.super_at < start + len_bytes {
             return Err(Error::bad_image(format!(
                 "its data at {start:#x} lies in the superblock"
             )));
         }
-        self.read_vec(start, len_bytes)
+        Ok(())
+    }
+
+    /// The inode whose twelve bytes lie at `at`, as an entry there would have it. That there is one is the caller's
+    /// knowledge: any twelve bytes are some inode.
+    ///
+    /// # Errors
+    /// [`Kind::BadImage`] if they lie outside the image, [`Kind::Failed`] if reading fails.
+    pub fn inode_at(&self, at: ImageOffset) -> Result<Inode> {
+        let mut bytes = [0; INODE_BYTES as usize];
+        self.read_exact_at(&mut bytes, at.0)?;
+        Ok(Inode::new(&RawInode::decode(&bytes, self.endian), at.0))
     }
 
     /// The bytes of a directory.
@@ -327,32 +367,65 @@ impl Image {
     /// [`Kind::NotRunnable`] for a directory; [`Kind::BadImage`] for pointers or blocks outside the image, backwards or
     /// over-long; the block is named.
     pub fn blocks(&self, inode: &Inode) -> Result<Vec<Block>> {
+        self.blocks_in(inode, 0..inode.block_count())
+    }
+
+    /// Where those of a file's blocks are whose numbers lie in `range`, and in the file. Only their pointers are read,
+    /// and the one before them.
+    ///
+    /// # Errors
+    /// As [`Image::blocks`], for these blocks.
+    pub fn blocks_in(&self, inode: &Inode, range: Range<u64>) -> Result<Vec<Block>> {
         let fail = |err: Error| err.context(format!("inode at {}", inode.at));
         if inode.kind == InodeKind::Directory {
             return Err(fail(Error::not_runnable("a directory (EISDIR)")));
         }
         let count = inode.block_count();
-        if count == 0 {
+        let range = range.start..range.end.min(count);
+        if range.is_empty() {
             return Ok(Vec::new());
         }
-        let table = self.read_data(inode, count * 4).map_err(fail)?;
-        let mut blocks = Vec::with_capacity(count as usize);
+        self.require_data(inode, count * 4).map_err(fail)?;
+        let first = range.start.saturating_sub(1);
+        let table = self
+            .read_vec(inode.data.0 + first * 4, (range.end - first) * 4)
+            .map_err(fail)?;
+        let mut blocks = Vec::with_capacity((range.end - range.start) as usize);
         // Where a block starts that is not direct: where the one before it ends.
         let mut previous_end = inode.data.0 + count * 4;
-        for (number, raw) in table.chunks_exact(4).enumerate() {
+        for (number, raw) in (first..).zip(table.chunks_exact(4)) {
             let raw = self.endian.u32(raw.try_into().unwrap_or_default());
-            let left = inode.size - number as u64 * BLOCK_BYTES;
+            let pointer = BlockPointer::decode(raw);
+            let fail =
+                |err: Error| fail(err.context(format!("block {number}, pointer {raw:#010x}")));
+            if number < range.start {
+                previous_end = self.block_end(pointer).map_err(fail)?;
+                continue;
+            }
+            let left = inode.size - number * BLOCK_BYTES;
             let (block, end) = self
-                .block(
-                    BlockPointer::decode(raw),
-                    previous_end,
-                    left.min(BLOCK_BYTES),
-                )
-                .map_err(|err| fail(err.context(format!("block {number}, pointer {raw:#010x}"))))?;
+                .block(pointer, previous_end, left.min(BLOCK_BYTES))
+                .map_err(fail)?;
             previous_end = end;
             blocks.push(block);
         }
         Ok(blocks)
+    }
+
+    /// Where a block ends: its pointer alone tells.
+    fn block_end(&self, pointer: BlockPointer) -> Result<u64> {
+        match pointer.target {
+            PointerTarget::End(end) => Ok(end),
+            PointerTarget::Start(at) if pointer.uncompressed => Ok(at + BLOCK_BYTES),
+            PointerTarget::Start(at) => Ok(at + 2 + self.direct_stream_len(at)?),
+        }
+    }
+
+    /// The length that lies before a compressed direct block.
+    fn direct_stream_len(&self, at: u64) -> Result<u64> {
+        let mut len = [0; 2];
+        self.read_exact_at(&mut len, at)?;
+        Ok(u64::from(self.endian.u16(len)))
     }
 
     /// One block, and where it ends. The rules: Linux `fs/cramfs/inode.c cramfs_read_folio()`, which heeds the two flag
@@ -362,9 +435,7 @@ impl Image {
         let (at, len_bytes, end) = match pointer.target {
             PointerTarget::Start(at) if pointer.uncompressed => (at, want, at + BLOCK_BYTES),
             PointerTarget::Start(at) => {
-                let mut len = [0; 2];
-                self.read_exact_at(&mut len, at)?;
-                let len = u64::from(self.endian.u16(len));
+                let len = self.direct_stream_len(at)?;
                 (at + 2, len, at + 2 + len)
             }
             PointerTarget::End(end) => {
@@ -379,7 +450,7 @@ impl Image {
         let too_long = if pointer.uncompressed {
             BLOCK_BYTES
         } else {
-            2 * BLOCK_BYTES
+            MAX_STREAM_BYTES as u64
         };
         if len_bytes > too_long {
             return Err(Error::bad_image(format!(
@@ -406,22 +477,35 @@ impl Image {
     /// # Errors
     /// [`Kind::BadImage`] if the block does not decompress within 4096 bytes.
     pub fn read_block(&self, block: Block, buf: &mut [u8]) -> Result<()> {
-        buf.fill(0);
         match block {
-            Block::Hole => Ok(()),
+            Block::Hole => {
+                buf.fill(0);
+                Ok(())
+            }
             Block::Stored { at, len_bytes } => {
                 let len = buf.len().min(len_bytes as usize);
-                self.read_exact_at(buf.get_mut(..len).unwrap_or_default(), at.0)
+                let (stored, missing) = buf.split_at_mut(len);
+                missing.fill(0);
+                self.read_exact_at(stored, at.0)
             }
             Block::Compressed { at, len_bytes } => {
-                let stream = self.read_vec(at.0, u64::from(len_bytes))?;
-                let mut page = [0; BLOCK_BYTES as usize];
-                let len = inflate(&stream, &mut page).map_err(|what| {
-                    Error::bad_image(format!("compressed block at {at}: {what}"))
+                // On the stack: a program has hundreds of blocks, and every start of it may inflate them all.
+                let mut stream = [0; MAX_STREAM_BYTES];
+                let stream = stream.get_mut(..len_bytes as usize).ok_or_else(|| {
+                    Error::bad_image(format!("compressed block at {at}: {len_bytes} bytes"))
                 })?;
-                let len = len.min(buf.len());
-                if let (Some(to), Some(from)) = (buf.get_mut(..len), page.get(..len)) {
-                    to.copy_from_slice(from);
+                self.read_exact_at(stream, at.0)?;
+                let fail =
+                    |what: &str| Error::bad_image(format!("compressed block at {at}: {what}"));
+                if buf.len() == BLOCK_BYTES as usize {
+                    let len = inflate(stream, buf).map_err(fail)?;
+                    buf.get_mut(len..).unwrap_or_default().fill(0);
+                    return Ok(());
+                }
+                let mut page = [0; BLOCK_BYTES as usize];
+                inflate(stream, &mut page).map_err(fail)?;
+                for (to, from) in buf.iter_mut().zip(page) {
+                    *to = from;
                 }
                 Ok(())
             }
@@ -447,13 +531,12 @@ impl Image {
     }
 }
 
-/// Inflates a zlib stream that must end within `out`.
+/// Inflates a zlib stream that must end within `out`. Allocates nothing.
 pub(super) fn inflate(stream: &[u8], out: &mut [u8]) -> Result<usize, &'static str> {
-    let mut zlib = flate2::Decompress::new(true);
-    match zlib.decompress(stream, out, flate2::FlushDecompress::Finish) {
-        Ok(flate2::Status::StreamEnd) => Ok(zlib.total_out() as usize),
-        Ok(_) if zlib.total_out() as usize == out.len() => Err("inflates to more than 4096 bytes"),
-        Ok(_) => Err("the zlib stream is cut off"),
-        Err(_) => Err("not a zlib stream"),
-    }
+    let streams = std::iter::once(stream);
+    decompress_slice_iter_to_slice(out, streams, true, false).map_err(|status| match status {
+        TINFLStatus::HasMoreOutput => "inflates to more than 4096 bytes",
+        TINFLStatus::FailedCannotMakeProgress => "the zlib stream is cut off",
+        _ => "not a zlib stream",
+    })
 }

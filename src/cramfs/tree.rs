@@ -79,8 +79,10 @@ impl Node {
 pub struct ScanOptions {
     /// Everything belongs to user 0, group 0.
     pub squash_owner: bool,
-    /// Leave out what cannot be read, with a warning, instead of failing.
+    /// Leave out what cannot be read, with a warning, instead of failing. A directory that cannot be listed stays, empty.
     pub skip_unreadable: bool,
+    /// Leave character and block devices out; a warning says how many.
+    pub skip_devices: bool,
 }
 
 /// A scanned directory.
@@ -110,6 +112,7 @@ impl Tree {
         let mut scan = Scan {
             options,
             cut_owners: BTreeMap::new(),
+            skipped_devices: 0,
             warnings: Vec::new(),
         };
         let empty = NodeKind::Directory { children: 0..0 };
@@ -144,6 +147,10 @@ impl Tree {
                  --squash-owner gives everything to root",
                 id & mask
             ));
+        }
+        if scan.skipped_devices > 0 {
+            let warning = format!("{} devices are left out", scan.skipped_devices);
+            scan.warnings.push(warning);
         }
         Ok(Self {
             root: root.to_owned(),
@@ -221,10 +228,14 @@ fn open_file(root: &Path, path: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
+/// What is done to a directory that cannot be read.
+const LIST: &str = "list the directory";
+
 struct Scan {
     options: ScanOptions,
     /// How often an id was cut, and where first.
     cut_owners: BTreeMap<(&'static str, u32), (u64, String)>,
+    skipped_devices: u64,
     warnings: Vec<String>,
 }
 
@@ -257,10 +268,15 @@ impl Scan {
         let error = io_error(path, what, err);
         if !self.options.skip_unreadable {
             return Err(Error::failed(format!(
-                "{error}; --skip-unreadable leaves it out"
+                "{error}; --skip-unreadable goes on without it"
             )));
         }
-        self.warnings.push(format!("{error}; left out"));
+        let instead = if what == LIST {
+            "in the image it is an empty directory"
+        } else {
+            "left out"
+        };
+        self.warnings.push(format!("{error}; {instead}"));
         Ok(None)
     }
 
@@ -273,9 +289,7 @@ impl Scan {
         });
         let mut names: Vec<Vec<u8>> = match listed {
             Ok(names) => names,
-            Err(err) => self
-                .unreadable(path, "list the directory", &err)?
-                .unwrap_or_default(),
+            Err(err) => self.unreadable(path, LIST, &err)?.unwrap_or_default(),
         };
         names.sort_unstable();
         let mut nodes = Vec::with_capacity(names.len());
@@ -326,6 +340,10 @@ impl Scan {
             }
             NodeKind::File { size }
         } else if kind.is_char_device() || kind.is_block_device() {
+            if self.options.skip_devices {
+                self.skipped_devices += 1;
+                return Ok(None);
+            }
             let (major, minor) = (
                 rustix::fs::major(meta.rdev()),
                 rustix::fs::minor(meta.rdev()),
@@ -336,7 +354,8 @@ impl Scan {
                 },
                 _ => {
                     return Err(does_not_fit(format!(
-                        "device {major}:{minor}; a cramfs has 8 bits for each number: leave it to devtmpfs"
+                        "device {major}:{minor}; a cramfs has 8 bits for each number: --skip-devices leaves devices out, for \
+                         devtmpfs to make"
                     )));
                 }
             }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::vec;
 
+use super::dump::printable;
 use super::{Entry, Image, Inode, InodeKind};
 use crate::error::Error;
 use crate::units::ImageOffset;
@@ -48,9 +49,7 @@ pub struct Refused {
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
-        refused
-            .error
-            .context(String::from_utf8_lossy(&refused.path))
+        refused.error.context(printable(&refused.path))
     }
 }
 

@@ -70,6 +70,12 @@ impl XipPolicy {
         Ok(policy)
     }
 
+    /// The first glob, if there are some and no file matched any so far.
+    pub fn useless(&self) -> Option<&str> {
+        let matched = self.globs.iter().any(|(_, matched)| *matched);
+        self.unmatched().next().filter(|_| !matched)
+    }
+
     /// The globs that no file matched so far.
     pub fn unmatched(&self) -> impl Iterator<Item = &str> {
         let unmatched = self.globs.iter().filter(|(_, matched)| !matched);

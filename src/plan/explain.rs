@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{CopyReason, LaunchPlan, Mapping, ObjectPlan, Source, Totals};
+use crate::cramfs::show_path;
 use crate::elf::ElfKind;
 use crate::units::PageSize;
 
@@ -194,7 +195,7 @@ impl fmt::Display for Explanation {
             writeln!(
                 f,
                 "{}: {} {}, entry {:#x}, {} pages",
-                object.path,
+                show_path(object.path.as_bytes()),
                 object.kind,
                 object.machine,
                 object.entry,
@@ -208,10 +209,10 @@ impl fmt::Display for Explanation {
             upfront_ram_bytes,
             worst_ram_bytes,
         } = self.totals;
-        writeln!(f, "totals")?;
+        writeln!(f, "totals of the program's pages")?;
         for (name, bytes) in [
-            ("flash, in place", in_place_bytes),
-            ("flash, copy-on-write", copy_on_write_bytes),
+            ("image, in place", in_place_bytes),
+            ("image, copy-on-write", copy_on_write_bytes),
             ("RAM up front", upfront_ram_bytes),
             ("RAM at worst", worst_ram_bytes),
         ] {

@@ -10,7 +10,7 @@ mod mapping;
 mod object;
 mod verify;
 
-use crate::cramfs::{Image, Inode, InodeKind};
+use crate::cramfs::{Image, Inode, InodeKind, show_path};
 use crate::elf::{ElfKind, Machine};
 use crate::error::{Error, Kind, Result};
 use crate::units::{PageRange, PageSize};
@@ -88,7 +88,7 @@ impl LaunchPlan {
             None => None,
             Some(interp) => Some(
                 interpreter(image, interp, options, &program)
-                    .map_err(|err| err.context(String::from_utf8_lossy(&program.path)))?,
+                    .map_err(|err| err.context(show_path(&program.path)))?,
             ),
         };
         let plan = Self {
@@ -130,7 +130,7 @@ impl LaunchPlan {
 /// Looks one file up, checks that it may be executed, and plans it.
 fn object(image: &Image, path: &[u8], options: &PlanOptions) -> Result<ObjectPlan> {
     let found = image.resolve(path, true)?;
-    let shown = String::from_utf8_lossy(&found.path).into_owned();
+    let shown = show_path(&found.path);
     require_executable(&found.inode)
         .and_then(|()| ObjectPlan::new(image, &found.path, &found.inode, options))
         .map_err(|err| err.context(shown))
@@ -162,7 +162,7 @@ fn interpreter(
     options: &PlanOptions,
     program: &ObjectPlan,
 ) -> Result<ObjectPlan> {
-    let shown = String::from_utf8_lossy(path).into_owned();
+    let shown = show_path(path);
     let mut interp = object(image, path, options).map_err(|err| match err.kind() {
         // execve(2) answers ENOENT for the program itself, and shells then say "not found", exit code 127.
         Kind::NotFound => Error::new(

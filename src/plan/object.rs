@@ -5,10 +5,11 @@ use std::ops::Range;
 use super::layout::{Layout, Origin, Piece};
 use super::{CopyReason, Mapping, PlanOptions, Source};
 use crate::backing::ReadAt;
-use crate::cramfs::{Image, ImageFile, Inode};
+use crate::cramfs::{Image, ImageFile, Inode, show_path};
 use crate::elf::{ElfFile, ElfKind, Machine, Segment};
 use crate::error::{Error, Result};
-use crate::index::FileIndex;
+use crate::extent;
+use crate::index::{FileIndex, NotDirect};
 use crate::units::{FileOffset, ImageOffset, PageRange, PageSize};
 
 /// The plan of one ELF file. All addresses are before bias: the same for every launch.
@@ -80,7 +81,8 @@ impl ObjectPlan {
             refuse_reserved(&elf.segments, options)?;
         }
         let layout = Layout::new(&elf, inode.size, options.page)?;
-        let index = FileIndex::new(image, inode, options.page)?;
+        let extents = extent::of_blocks(file.blocks());
+        let index = FileIndex::of_extents(image, inode, &extents, options.page)?;
         let mut plan = Self {
             path: path.to_vec(),
             inode: *inode,
@@ -130,7 +132,7 @@ impl ObjectPlan {
         }
     }
 
-    /// Decides, page by page, where the file pages of a piece come from.
+    /// Decides, run by run, where the file pages of a piece come from.
     fn push_file_pages(
         &mut self,
         image: &Image,
@@ -141,15 +143,20 @@ impl ObjectPlan {
         options: &PlanOptions,
     ) -> Result<()> {
         let page = options.page;
-        for number in 0..page.count(piece.pages.len_bytes()) {
-            let start = piece.pages.start() + number * page.bytes();
-            let at = FileOffset(piece_at.0 + number * page.bytes());
-            let Some(pages) = PageRange::new(page, start, page.bytes()) else {
-                continue;
+        let mut start = piece.pages.start();
+        while start < piece.pages.end() {
+            let at = FileOffset(piece_at.0 + (start - piece.pages.start()));
+            let run = index.run_from(at.0 / page.bytes());
+            let run_bytes = run.map_or(page.bytes(), |run| run.pages * page.bytes());
+            let len_bytes = run_bytes.min(piece.pages.end() - start);
+            let Some(pages) = PageRange::new(page, start, len_bytes) else {
+                break;
             };
-            let bss_at = bss_at.filter(|bss_at| (start..pages.end()).contains(bss_at));
+            // Bss begins in the piece's last page.
+            let bss_at = bss_at.filter(|&bss_at| bss_at < pages.end());
+            start = pages.end();
             // The image's reasons first: they have a way out.
-            let source = match index.page(at.0 / page.bytes()) {
+            let source = match run.map_or(Err(NotDirect::BeyondFile), |run| run.state) {
                 Err(why) => Err(CopyReason::NotDirect(why)),
                 Ok(_) if piece.prot.exec && options.copy_text => Err(CopyReason::Asked),
                 Ok(_) if piece.prot.write && !options.cow => Err(CopyReason::CannotCow),
@@ -159,7 +166,7 @@ impl ObjectPlan {
                 Ok(at) => (Source::Direct { at }, clear(image, at, pages, bss_at)?),
                 Err(why) => {
                     let file_left = self.inode.size.saturating_sub(at.0);
-                    let segment_left = bss_at.map_or(page.bytes(), |bss_at| bss_at - start);
+                    let segment_left = bss_at.map_or(len_bytes, |bss_at| bss_at - pages.start());
                     let file_bytes = file_left.min(segment_left);
                     (
                         Source::Copied {
@@ -234,12 +241,12 @@ fn refuse_script(file: &ImageFile, path: &[u8]) -> Result<()> {
         .copied()
         .take_while(|&byte| byte != b'\n' && byte != 0)
         .collect();
-    let line = String::from_utf8_lossy(&line);
+    let line = show_path(&line);
     Err(Error::not_runnable(match line.trim() {
         "" => "a script that names no interpreter after #!".to_owned(),
         line => format!(
             "a script, and scripts are not started yet; run `{line} {}`",
-            String::from_utf8_lossy(path)
+            show_path(path)
         ),
     }))
 }

@@ -6,7 +6,7 @@
 //! file's bytes with zeros after them shows no other file's bytes, so that is proved too.
 
 use super::{LaunchPlan, Mapping, ObjectPlan, PlanOptions, Source};
-use crate::cramfs::{Image, ImageFile};
+use crate::cramfs::{Image, ImageFile, show_path};
 use crate::elf::{ElfFile, ElfKind, Segment};
 use crate::error::{Error, Result};
 use crate::units::{PageSize, Prot};
@@ -35,7 +35,7 @@ impl LaunchPlan {
 }
 
 fn wrong(object: &ObjectPlan, err: &Error) -> Error {
-    let path = String::from_utf8_lossy(&object.path);
+    let path = show_path(&object.path);
     Error::new(
         err.kind(),
         format!(

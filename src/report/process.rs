@@ -145,7 +145,7 @@ impl Observer {
         let backing = FileBacking::open(Path::new(&reopened)).ok()?;
         let id = backing.identity();
         let image = Image::open(backing).ok()?;
-        let key = (id.dev, id.ino, id.size, id.ctime_s, id.ctime_ns);
+        let key = (id.dev, id.ino, id.size, id.mtime_s, id.mtime_ns);
         let files = self.images.entry(key).or_insert_with(|| {
             let (files, damage) = ImageFiles::new(&image);
             notes.extend(damage.map(|damage| damage.context(path).to_string()));

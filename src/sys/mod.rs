@@ -2,15 +2,21 @@
 
 #![allow(unsafe_code)]
 
+mod alloc;
 mod args;
 mod exec;
+mod mount;
+mod process;
 #[allow(dead_code, reason = "some of it is the stub's only")]
 #[allow(unreachable_pub, reason = "the same file is a part of the stub")]
 #[path = "../../loader-stub/src/wire.rs"]
 pub(crate) mod wire;
 
+pub use alloc::{Arena, retire_arena};
 pub use args::from_c;
 pub use exec::execveat;
+pub use mount::make_mounts_read_only;
+pub use process::{run_detached, unshare};
 
 /// A type that is all numbers, so that its bytes are its meaning.
 ///

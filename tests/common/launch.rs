@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -245,9 +245,12 @@ pub fn run(command: &mut Command, stdin: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
+    let (mut to, input) = (child.stdin.take().unwrap(), stdin.to_vec());
     // It may end without having read all.
-    let _ = child.stdin.take().unwrap().write_all(stdin);
-    finish(child)
+    let writer = thread::spawn(move || drop(to.write_all(&input)));
+    let output = finish(child);
+    writer.join().unwrap();
+    output
 }
 
 /// Waits for a process, and kills it if it takes too long.
@@ -290,4 +293,55 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync)
     let mut results = results.into_inner().unwrap();
     results.sort_by_key(|&(number, _)| number);
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// A stage with Debian's busybox-static as /bin/busybox, as it is; `None` if there is none.
+pub fn busybox_stage() -> Option<Stage> {
+    if !have("busybox") {
+        return None;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let busybox = std::env::split_paths(&path)
+        .map(|dir| dir.join("busybox"))
+        .find(|path| path.is_file())?;
+    if interpreter(&busybox).is_some() {
+        skip("busybox is not static");
+        return None;
+    }
+    let stage = Stage::new();
+    stage.add_at(&busybox, Path::new("/bin/busybox"));
+    // To be executed natively.
+    copy_program(&busybox, &stage.path().join("busybox"));
+    stage.build::<&str>(&[]);
+    Some(stage)
+}
+
+/// A shell that has said a line, and waits for its standard input to be closed.
+pub struct Waiting {
+    pub child: Child,
+    /// The line.
+    pub line: String,
+}
+
+/// Adds `sh -c 'SCRIPT; read x'` to the command, which is busybox, and starts it.
+pub fn waiting_shell(command: &mut Command, script: &str) -> Waiting {
+    let script = format!("{script}; read x");
+    command.args(["sh", "-c", &script]);
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    Waiting { child, line }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }

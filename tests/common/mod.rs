@@ -7,6 +7,7 @@
 
 pub mod image_bytes;
 pub mod oracle;
+pub mod storing;
 
 use std::io;
 use std::path::PathBuf;

@@ -61,7 +61,9 @@ unsafe extern "C" fn _start() -> ! {
 pub fn start_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
-    unsafe { asm!("adr {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack)) };
+    unsafe {
+        asm!("adr {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack))
+    };
     at
 }
 
@@ -106,11 +108,8 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
     // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
     unsafe {
         asm!(
-            "adr x17, {leave}",
-            "add x17, x17, {moved_by}",
             "br x17",
-            leave = sym leave,
-            moved_by = in(reg) moved_by,
+            in("x17") leave_address().wrapping_add(moved_by),
             in("x0") unmap,
             in("x1") len,
             in("x15") sp,
@@ -118,6 +117,16 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
             options(noreturn),
         )
     }
+}
+
+/// Address of this copy's `leave`.
+fn leave_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("adr {at}, {leave}", at = out(reg) at, leave = sym leave, options(nomem, nostack))
+    };
+    at
 }
 
 /// The last of the stub. Registers are zero at execve(2), but for x16, which the jump needs.
@@ -129,6 +138,9 @@ unsafe extern "C" fn leave() -> ! {
         "svc #0",
         ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,17,18,19,20,21,22,23,24,25,26,27,28,29,30",
         "mov x\\n, #0",
+        ".endr",
+        ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31",
+        "movi v\\n\\().2d, #0",
         ".endr",
         "br x16",
         munmap = const nr::MUNMAP,

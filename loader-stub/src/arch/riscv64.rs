@@ -54,7 +54,9 @@ unsafe extern "C" fn _start() -> ! {
 pub fn start_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
-    unsafe { asm!("lla {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack)) };
+    unsafe {
+        asm!("lla {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack))
+    };
     at
 }
 
@@ -99,11 +101,8 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
     // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
     unsafe {
         asm!(
-            "lla t1, {leave}",
-            "add t1, t1, {moved_by}",
             "jr t1",
-            leave = sym leave,
-            moved_by = in(reg) moved_by,
+            in("t1") leave_address().wrapping_add(moved_by),
             in("a0") unmap,
             in("a1") len,
             in("a2") sp,
@@ -111,6 +110,16 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
             options(noreturn),
         )
     }
+}
+
+/// Address of this copy's `leave`.
+fn leave_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("lla {at}, {leave}", at = out(reg) at, leave = sym leave, options(nomem, nostack))
+    };
+    at
 }
 
 /// The last of the stub. Registers are zero at execve(2), but for t0, which the jump needs.

@@ -52,7 +52,9 @@ unsafe extern "C" fn _start() -> ! {
 pub fn start_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
-    unsafe { asm!("lea {at}, [rip + {start}]", at = out(reg) at, start = sym _start, options(nomem, nostack)) };
+    unsafe {
+        asm!("lea {at}, [rip + {start}]", at = out(reg) at, start = sym _start, options(nomem, nostack))
+    };
     at
 }
 
@@ -99,11 +101,8 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
     // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
     unsafe {
         asm!(
-            "lea rax, [rip + {leave}]",
-            "add rax, {moved_by}",
             "jmp rax",
-            leave = sym leave,
-            moved_by = in(reg) moved_by,
+            in("rax") leave_address().wrapping_add(moved_by),
             in("rdi") unmap,
             in("rsi") len,
             in("r8") sp,
@@ -111,6 +110,16 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
             options(noreturn),
         )
     }
+}
+
+/// Address of this copy's `leave`.
+fn leave_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("lea {at}, [rip + {leave}]", at = out(reg) at, leave = sym leave, options(nomem, nostack))
+    };
+    at
 }
 
 /// The last of the stub. `ELF_PLAT_INIT` zeroes the registers at execve(2); rdx above all, which is a destructor to

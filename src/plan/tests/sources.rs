@@ -113,9 +113,9 @@ fn an_explanation_is_a_table_and_json_with_the_same_facts() {
   00406000-00407000 rw- copied        file@0x4000         4 KiB  shared-last-page
   00407000-00408000 rw- zero                              0 KiB
   brk 00408000, AT_PHDR 00400040, stack as the machine's default
-totals
-  flash, in place             8 KiB
-  flash, copy-on-write        8 KiB
+totals of the program's pages
+  image, in place             8 KiB
+  image, copy-on-write        8 KiB
   RAM up front                8 KiB
   RAM at worst               20 KiB
 copied because

@@ -1,0 +1,288 @@
+//! Raises the view: the calling process gets the image as its root directory.
+//!
+//! On entry: a process of one thread, in its caller's namespaces. On exit: the same process in a mount namespace of
+//! its own (and a user namespace, if it may not mount otherwise), whose root is the image's tree, served by a process
+//! that stays outside. That process alone has the /dev/fuse descriptor: when the last process of the namespace is gone
+//! the mount goes, read(2) says ENODEV, and the server ends. Were it inside, it would keep alive what it waits for.
+//!
+//! The image is mounted over `/`, which hides nothing: a process's absolute paths begin at the directory that it has as
+//! root, not at what is mounted there. Only `/..` leads to the new mount. So all of the host is there to be bound from.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+
+use super::bind::{Bind, host_directories};
+use super::same_tree::require_same_tree;
+use super::server::{MAX_READ_BYTES, Server};
+use crate::cramfs::Image;
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// What the view is made of, beside the image.
+#[derive(Clone, Debug, Default)]
+pub struct ViewOptions {
+    /// Put over the tree after the host's directories, in this order.
+    pub binds: Vec<Bind>,
+    /// Where the program starts; else the caller's directory, if the view has it, else `/`.
+    pub workdir: Option<PathBuf>,
+    /// A directory where the same tree is mounted already; no server is started then.
+    pub existing: Option<PathBuf>,
+}
+
+/// An error of a system call that was needed for the view.
+fn failed(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
+    let err = err.into();
+    let hint = match err.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "; run it as root, let users make user namespaces (sysctl kernel.unprivileged_userns_clone=1, \
+             kernel.apparmor_restrict_unprivileged_userns=0), or run one program against the host's root with --no-root"
+        }
+        _ => "",
+    };
+    Error::failed(format!("the root view: {what}: {err}{hint}"))
+}
+
+/// Makes the image's tree the root directory of this process. `image_fd` is the descriptor that `image` reads from.
+///
+/// Must be called while the process has one thread. If it fails the process is not fit for anything but an exit; the
+/// server ends with it.
+///
+/// # Errors
+/// [`Kind::Failed`](crate::error::Kind), with the system call and the way out.
+pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> Result<()> {
+    let binds = all_binds(image, options)?;
+    let cwd = std::env::current_dir().ok();
+    if !may_mount() {
+        enter_user_namespace()?;
+    }
+    match &options.existing {
+        Some(path) => {
+            require_same_tree(image, path)?;
+            let path = fs::canonicalize(path).map_err(|err| failed(path.display(), err))?;
+            enter_mount_namespace()?;
+            rustix::mount::mount_bind_recursive(&path, "/")
+                .map_err(|err| failed(format!("bind {} over /", path.display()), err))?;
+        }
+        None => mount_image(image, image_fd)?,
+    }
+    let old_root = open_directory("/").map_err(|err| failed("open /", err))?;
+    let new_root = open_directory("/..").map_err(|err| failed("open /..", err))?;
+    let pivoted = change_root(&new_root).map_err(|err| failed("pivot_root", err))?;
+    rustix::process::fchdir(&old_root).map_err(|err| failed("fchdir to the old root", err))?;
+    for bind in &binds {
+        apply(bind)?;
+    }
+    if pivoted {
+        rustix::mount::unmount(".", UnmountFlags::DETACH)
+            .map_err(|err| failed("unmount the old root", err))?;
+    }
+    enter_workdir(options.workdir.as_deref(), cwd.as_deref())
+}
+
+/// All binds, their sources canonical: without links, which would lead elsewhere once the root is another.
+fn all_binds(image: &Image, options: &ViewOptions) -> Result<Vec<Bind>> {
+    let mut binds = host_directories(image);
+    for bind in &options.binds {
+        let source = bind.source.canonicalize().map_err(|err| {
+            Error::failed(format!(
+                "--bind {}: on the host: {err}",
+                bind.source.display()
+            ))
+        })?;
+        binds.push(Bind {
+            source,
+            ..bind.clone()
+        });
+    }
+    Ok(binds)
+}
+
+fn may_mount() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// A user namespace in which the caller's user and group are what they are outside, and nobody else is anything.
+fn enter_user_namespace() -> Result<()> {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    sys::unshare(UnshareFlags::NEWUSER).map_err(|err| failed("unshare(CLONE_NEWUSER)", err))?;
+    let write = |path: &str, text: String| {
+        fs::write(path, &text).map_err(|err| failed(format!("write {text:?} to {path}"), err))
+    };
+    // Before gid_map; Linux before 3.19 does not have it.
+    match write("/proc/self/setgroups", "deny".to_owned()) {
+        Err(_) if !Path::new("/proc/self/setgroups").exists() => {}
+        answer => answer?,
+    }
+    write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// A mount namespace of which nothing is seen outside. What the host mounts later is seen inside.
+fn enter_mount_namespace() -> Result<()> {
+    sys::unshare(UnshareFlags::NEWNS).map_err(|err| failed("unshare(CLONE_NEWNS)", err))?;
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags).map_err(|err| failed("make / a slave mount", err))
+}
+
+/// Starts the server, enters the mount namespace and mounts the image over `/`.
+fn mount_image(image: &Image, image_fd: BorrowedFd<'_>) -> Result<()> {
+    // Opened in the user namespace that mounts it: the kernel wants the two to be the same.
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|err| {
+        Error::failed(format!(
+            "the root view: open /dev/fuse: {}; load the kernel's fuse module, let this user open it, name a mount of \
+             the same tree with --view, or run one program against the host's root with --no-root",
+            io::Error::from(err)
+        ))
+    })?;
+    // Both ends stay open here until the byte is written, so that no SIGPIPE can come.
+    let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|err| failed("pipe", err))?;
+    start_server(image, image_fd, &device, &wait)?;
+
+    enter_mount_namespace()?;
+    let data = format!(
+        "fd={},rootmode={:o},user_id={},group_id={},default_permissions,allow_other,max_read={MAX_READ_BYTES}",
+        std::os::fd::AsRawFd::as_raw_fd(&device),
+        image.root().mode,
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let c_data =
+        CString::new(data.as_str()).map_err(|err| failed("mount", io::Error::other(err)))?;
+    rustix::mount::mount("xip-run", "/", "fuse.cramfs", flags, c_data.as_c_str())
+        .map_err(|err| failed(format!("mount fuse.cramfs over / with {data}"), err))?;
+    File::from(go)
+        .write_all(b"!")
+        .map_err(|err| failed("tell the server", err))
+}
+
+/// The server is started before the mount namespace is entered, and waits until the image is mounted: before, read(2)
+/// on the descriptor fails. If the launch fails instead, the other end of the pipe is closed, and it ends.
+fn start_server(
+    image: &Image,
+    image_fd: BorrowedFd<'_>,
+    device: &OwnedFd,
+    wait: &OwnedFd,
+) -> Result<()> {
+    let keep = [image_fd, device.as_fd(), wait.as_fd()];
+    sys::run_detached(&keep, || {
+        let _ = rustix::thread::set_name(c"xip-view");
+        // It parses what somebody else wrote, and needs no right for that.
+        let _ = rustix::thread::set_no_new_privs(true);
+        let none = CapabilitySets {
+            effective: CapabilitySet::empty(),
+            permitted: CapabilitySet::empty(),
+            inheritable: CapabilitySet::empty(),
+        };
+        let _ = rustix::thread::set_capabilities(None, none);
+        let mounted = wait
+            .try_clone()
+            .and_then(|wait| File::from(wait).read_exact(&mut [0]));
+        if mounted.is_ok() {
+            // Whatever it is, there is nobody to tell, and the kernel tells the session: ENOTCONN.
+            sys::retire_arena();
+            let _ = Server::new(image.clone()).serve(device);
+        }
+    })
+    .map_err(|err| failed("start the server", err))
+}
+
+fn open_directory(path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Makes `new` the root directory. False where the old root cannot be moved away: it is the kernel's first one (an
+/// initramfs) or no mount point (in a chroot). It stays mounted then, where no path leads.
+fn change_root(new: &OwnedFd) -> rustix::io::Result<bool> {
+    rustix::process::fchdir(new)?;
+    match rustix::process::pivot_root(".", ".") {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL) => {
+            rustix::process::chroot(".")?;
+            Ok(false)
+        }
+        Err(err) => Err(err),
+    }
+}
+
+/// Binds; the current directory is the host's root, `/` is the view's.
+fn apply(bind: &Bind) -> Result<()> {
+    let source = match bind.source.strip_prefix("/") {
+        Ok(path) if !path.as_os_str().is_empty() => path,
+        _ => Path::new("."),
+    };
+    let target = bind.target.as_path();
+    let fail = |what: &str, err: io::Error| {
+        let hint = match err.raw_os_error() {
+            Some(libc::ENOENT) => {
+                "; nothing can be bound where the image has nothing: add it to the image"
+            }
+            Some(libc::ENOTDIR) => "; a directory goes over a directory, a file over a file",
+            _ => "",
+        };
+        Error::failed(format!(
+            "the root view: {what} {} to {}: {err}{hint}",
+            bind.source.display(),
+            target.display()
+        ))
+    };
+    let bind_it = |recursive: bool| {
+        match recursive {
+            true => rustix::mount::mount_bind_recursive(source, target),
+            false => rustix::mount::mount_bind(source, target),
+        }
+        .map_err(|err| fail("bind", err.into()))
+    };
+    bind_it(true)?;
+    if !bind.read_only {
+        return Ok(());
+    }
+    let path = CString::new(target.as_os_str().as_bytes())
+        .map_err(|err| fail("bind", io::Error::other(err)))?;
+    match sys::make_mounts_read_only(&path) {
+        // Before Linux 5.12 only one mount can be made read-only, so only one is bound.
+        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => {
+            let again = |err: Errno| fail("bind read-only", err.into());
+            rustix::mount::unmount(target, UnmountFlags::DETACH).map_err(again)?;
+            bind_it(false)?;
+            let kept = rustix::fs::statvfs(target).map_err(again)?.f_flag.bits();
+            let kept = MountFlags::from_bits_truncate(kept as u32)
+                & (MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
+            rustix::mount::mount_remount(target, MountFlags::BIND | MountFlags::RDONLY | kept, "")
+                .map_err(again)
+        }
+        answer => answer.map_err(|err| fail("bind read-only", err)),
+    }
+}
+
+fn enter_workdir(wanted: Option<&Path>, cwd: Option<&Path>) -> Result<()> {
+    // From here on no path may begin on the old root.
+    rustix::process::chdir("/").map_err(|err| failed("chdir to /", err))?;
+    match wanted {
+        Some(dir) => rustix::process::chdir(dir).map_err(|err| {
+            Error::failed(format!(
+                "--workdir {}: in the view: {}",
+                dir.display(),
+                io::Error::from(err)
+            ))
+        }),
+        None => {
+            let _ = cwd.map(rustix::process::chdir);
+            Ok(())
+        }
+    }
+}
