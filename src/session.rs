@@ -125,6 +125,7 @@ fn compose_memfd(
     let parts = compose(image, backing, plan, start, memfd.as_raw_fd() as u64)?;
     let len_bytes = parts
         .iter()
+        .filter(|(_, bytes)| !bytes.is_empty())
         .map(|(at, bytes)| at + bytes.len() as u64)
         .max();
     with_file_size_limit(len_bytes.unwrap_or(0), || {
