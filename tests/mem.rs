@@ -651,6 +651,82 @@ fn what_cannot_be_measured_ends_with_125_and_a_reason() {
 }
 
 #[test]
+fn one_process_that_cannot_be_measured_hides_no_other() {
+    let zombie = Running(
+        Command::new(env!("CARGO_BIN_EXE_xip-mem"))
+            .arg("--version")
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let stat = format!("/proc/{}/stat", zombie.pid());
+    while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+        std::thread::yield_now();
+    }
+    let (zombie, own) = (zombie.pid(), std::process::id().to_string());
+    let title = format!("(pid {own})");
+    for options in [&[][..], &["--compare"], &["--json"], &["--summary"]] {
+        let out = xip_mem(&[options, &[&zombie, &own, &zombie]].concat());
+        let (shown, err) = (
+            String::from_utf8(out.stdout).unwrap(),
+            String::from_utf8(out.stderr).unwrap(),
+        );
+        assert_eq!(out.status.code(), Some(125), "{options:?}");
+        assert_eq!(err.matches("has ended").count(), 2, "{err}");
+        if options == ["--json"] {
+            let reports: serde_json::Value = serde_json::from_str(&shown).unwrap();
+            assert_eq!(reports.as_array().unwrap().len(), 1);
+            assert_eq!(reports[0]["pid"].to_string(), own);
+        } else {
+            assert!(shown.contains(&title), "{shown}");
+        }
+        let nothing = xip_mem(&[options, &[&zombie]].concat());
+        assert_eq!(nothing.status.code(), Some(125), "{options:?}");
+        let empty: &[u8] = if options == ["--json"] { b"[]\n" } else { b"" };
+        assert_eq!(nothing.stdout, empty, "{options:?}");
+    }
+}
+
+#[test]
+fn it_says_its_own_name() {
+    let version = format!("xip-mem {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(xip_mem(&["--version"]).stdout, version.as_bytes());
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_unless_the_reader_is_gone() {
+    let sh = |script: &str| {
+        Command::new("sh")
+            .args(["-c", script, "sh", env!("CARGO_BIN_EXE_xip-mem")])
+            .output()
+            .unwrap()
+    };
+    for (to, says) in [(">&-", "Bad file descriptor"), (">/dev/full", "No space")] {
+        for what in ["$$", "--json $$", "--help", "--version"] {
+            let out = sh(&format!("\"$1\" {what} {to}"));
+            let err = String::from_utf8(out.stderr).unwrap();
+            assert_eq!(out.status.code(), Some(125), "{what} {to}");
+            assert!(err.contains("xip-mem: standard output: "), "{err}");
+            assert!(err.contains(says), "{err}");
+        }
+    }
+    // Not even a standard error: the exit code remains.
+    assert_eq!(sh("\"$1\" $$ >&- 2>&-").status.code(), Some(125));
+    assert_eq!(
+        sh("\"$1\" $$ >/dev/full 2>/dev/full").status.code(),
+        Some(125)
+    );
+    // A pipe whose reader has ended, where SIGPIPE is ignored and where it is not.
+    for trap in ["trap '' PIPE;", ""] {
+        let out = sh(&format!(
+            "{trap} {{ sleep 0.2; \"$1\" $$; echo $? >&2; }} | true"
+        ));
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert!(["0\n", "141\n"].contains(&err.as_str()), "{err}");
+    }
+}
+
+#[test]
 fn help_teaches_the_columns() {
     let out = xip_mem(&["--help"]);
     let text = String::from_utf8(out.stdout).unwrap();

@@ -1,11 +1,16 @@
 //! Measures what of a process runs in place, and what RAM the rest costs.
+//!
+//! It has no Rust runtime around its `main`: that would open /dev/null for a closed standard output, and what is printed
+//! would get lost without an error.
 
-use std::io::Write;
-use std::process::ExitCode;
+#![no_main]
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
 
 use clap::Parser;
 use xip_run::error::{Error, Kind, Result};
-use xip_run::report::{self, Observer, Report};
+use xip_run::report::{self, Observer};
 
 const EXAMPLE: &str = "\
 Example: a shell started natively and one started in place, side by side
@@ -17,11 +22,12 @@ Example: a shell started natively and one started in place, side by side
   $ xip-mem --compare 100 101
 
 It works for your own processes; for those of others run it as root.
-Exit code: 0, or 125 if a process could not be measured.";
+Exit code: 0, or 125 if a process could not be measured (the others are printed
+all the same) or the output could not be written.";
 
 /// Show which bytes of a process run in place, and what RAM the rest costs.
 #[derive(Parser)]
-#[command(version, after_help = format!("{}\n\n{EXAMPLE}", report::columns()))]
+#[command(name = "xip-mem", version, after_help = format!("{}\n\n{EXAMPLE}", report::columns()))]
 struct Cli {
     /// Processes to measure
     #[arg(value_name = "PID", required = true, value_parser = clap::value_parser!(u32).range(1..))]
@@ -37,60 +43,66 @@ struct Cli {
     json: bool,
 }
 
-fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+xip_run::c_main!(run);
+
+fn run(args: Vec<OsString>) -> u8 {
+    let (text, errors) = match Cli::try_parse_from(args) {
+        Ok(cli) => measure(&cli),
+        // --help or --version.
+        Err(err) if !err.use_stderr() => (err.to_string(), Vec::new()),
         Err(err) => {
             _ = err.print();
-            let code = if err.use_stderr() {
-                Kind::Failed.exit_code()
-            } else {
-                0
-            };
-            return ExitCode::from(code);
+            return Kind::Failed.exit_code();
         }
     };
-    match measure(&cli).and_then(|text| print(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(err) => {
-            eprintln!("xip-mem: {err}");
-            ExitCode::from(err.kind().exit_code())
-        }
-    }
+    let errors = print(&text).err().into_iter().chain(errors);
+    errors.fold(0, |_, err| {
+        // A standard error that takes nothing leaves the exit code.
+        _ = writeln!(io::stderr(), "xip-mem: {err}");
+        err.kind().exit_code()
+    })
 }
 
-fn measure(cli: &Cli) -> Result<String> {
+/// What there is to print, and why there is no more of it: one process that cannot be measured is none of the others.
+fn measure(cli: &Cli) -> (String, Vec<Error>) {
     let mut observer = Observer::default();
-    let mut reports = cli
-        .pids
-        .iter()
-        .map(|&pid| observer.observe(pid))
-        .collect::<Result<Vec<Report>>>()?;
+    let mut reports = Vec::new();
+    let mut errors = Vec::new();
+    for &pid in &cli.pids {
+        match observer.observe(pid) {
+            Ok(report) => reports.push(report),
+            Err(err) => errors.push(err),
+        }
+    }
     if cli.summary {
         for report in &mut reports {
             report.rows.clear();
         }
     }
-    if cli.json {
-        let json = serde_json::to_string_pretty(&reports);
-        return json
+    let text = if cli.json {
+        serde_json::to_string_pretty(&reports)
             .map(|json| json + "\n")
-            .map_err(|err| Error::failed(format!("JSON: {err}")));
-    }
-    if cli.compare {
-        return Ok(report::compare(&reports));
-    }
-    let texts: Vec<String> = reports.iter().map(Report::to_string).collect();
-    Ok(texts.join("\n"))
+            .unwrap_or_else(|err| {
+                errors.push(Error::failed(format!("JSON: {err}")));
+                String::new()
+            })
+    } else if cli.compare && !reports.is_empty() {
+        report::compare(&reports)
+    } else {
+        let texts: Vec<String> = reports.iter().map(ToString::to_string).collect();
+        texts.join("\n")
+    };
+    (text, errors)
 }
 
 /// Writes to standard output; a reader that has gone away, as `head` does, is no failure.
 fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let fail = |err: io::Error| Error::failed(format!("standard output: {err}"));
+    // std takes writing to a closed descriptor for done.
+    rustix::io::fcntl_getfd(io::stdout()).map_err(|err| fail(err.into()))?;
+    let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Error::failed(format!("standard output: {err}")))
-        }
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(fail(err)),
         _ => Ok(()),
     }
 }
