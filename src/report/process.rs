@@ -116,8 +116,10 @@ impl Observer {
                 return None;
             }
         };
-        let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS);
-        let dax = stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX));
+        let stat = rustix::fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).ok();
+        let dax = stat
+            .as_ref()
+            .is_some_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX));
         let regular = rustix::fs::fstat(&file)
             .ok()
             .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
@@ -128,7 +130,8 @@ impl Observer {
             dax,
             tmpfs_bytes: regular
                 .filter(|_| on_tmpfs)
-                .map(|stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512),
+                .and(stat)
+                .map(|stat| stat.stx_blocks * 512),
             is_image: image.is_some(),
             image,
         })

@@ -4,11 +4,11 @@
 //! that are mapped now; but the record that the stub read, and every page that the program has its own copy of or has
 //! unmapped, are still in it, and nothing can drop them.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
@@ -67,15 +67,15 @@ pub(super) fn find(proc: &OwnedFd) -> Option<(SessionMemfd, Option<SessionImage>
     if !name.starts_with(SESSION_MEMFD.as_bytes()) {
         return None;
     }
-    let stat = rustix::fs::fstat(&exe).ok()?;
-    let blocks = u64::try_from(stat.st_blocks).ok()?;
-    let memfd = SessionMemfd::new(blocks.saturating_mul(512), sharers(&stat));
+    let exe = File::from(exe);
+    let stat = exe.metadata().ok()?;
+    let memfd = SessionMemfd::new(stat.blocks().saturating_mul(512), sharers(&stat));
     let image = File::open(reopen).and_then(|file| image(&file)).ok();
     Some((memfd, image.flatten()))
 }
 
 /// How many processes have this executable.
-fn sharers(memfd: &rustix::fs::Stat) -> u64 {
+fn sharers(memfd: &Metadata) -> u64 {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return 1;
     };
@@ -86,8 +86,8 @@ fn sharers(memfd: &rustix::fs::Stat) -> u64 {
             .iter()
             .all(u8::is_ascii_digit);
         is_process
-            && rustix::fs::stat(process.path().join("exe"))
-                .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (memfd.st_dev, memfd.st_ino))
+            && std::fs::metadata(process.path().join("exe"))
+                .is_ok_and(|stat| (stat.dev(), stat.ino()) == (memfd.dev(), memfd.ino()))
     });
     same.count() as u64
 }
