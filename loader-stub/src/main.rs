@@ -76,13 +76,16 @@ fn start(record: &'static wire::Record, sp: usize) -> Result<core::convert::Infa
         _ => Some(apply::map_object(record, interpreter, image, sp, page)?),
     };
     sys::close(image);
+    // A bias is a difference, which may be below zero: adding it wraps.
+    let program_entry = (program.entry as usize).wrapping_add(program_bias);
     let entry = match interpreter_bias {
-        Some(bias) => interpreter.entry as usize + bias,
-        None => program.entry as usize + program_bias,
+        Some(bias) => (interpreter.entry as usize).wrapping_add(bias),
+        None => program_entry,
     };
-    stack.set_aux(stack::AT_PHDR, record.phdr as usize + program_bias);
+    let phdr = (record.phdr as usize).wrapping_add(program_bias);
+    stack.set_aux(stack::AT_PHDR, phdr);
     stack.set_aux(stack::AT_PHNUM, record.phnum as usize);
-    stack.set_aux(stack::AT_ENTRY, program.entry as usize + program_bias);
+    stack.set_aux(stack::AT_ENTRY, program_entry);
     stack.set_aux(stack::AT_BASE, interpreter_bias.unwrap_or(0));
     if first_start {
         stack.insert_execfn(stack::record_str(record, record.execfn));
