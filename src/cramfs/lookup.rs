@@ -132,9 +132,18 @@ fn path_of(stack: &[Entry]) -> Vec<u8> {
 /// A path for a message: it may come from a hostile image, so control characters are escaped and a long one is cut.
 pub fn show_path(path: &[u8]) -> String {
     const SHOWN_BYTES: usize = 300;
+    show(path, SHOWN_BYTES)
+}
+
+/// A name from outside, safe to print, at its full length: as [`show_path`] else.
+pub fn show_name(name: &[u8]) -> String {
+    show(name, usize::MAX)
+}
+
+fn show(bytes: &[u8], limit_bytes: usize) -> String {
     let mut shown = String::new();
-    for c in String::from_utf8_lossy(path).chars() {
-        if shown.len() > SHOWN_BYTES {
+    for c in String::from_utf8_lossy(bytes).chars() {
+        if shown.len() > limit_bytes {
             shown.push('…');
             break;
         }

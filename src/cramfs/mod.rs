@@ -26,5 +26,5 @@ pub use directory::Cursor;
 pub use file::ImageFile;
 pub use format::Endian;
 pub use inode::{Entry, Inode, InodeKind};
-pub use lookup::{Resolved, show_path};
+pub use lookup::{Resolved, show_name, show_path};
 pub use reader::{Block, Image};

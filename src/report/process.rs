@@ -18,7 +18,7 @@ use super::smaps::{self, Mapping};
 use super::status;
 use super::summary::{Report, Subject};
 use crate::backing::FileBacking;
-use crate::cramfs::Image;
+use crate::cramfs::{Image, show_name};
 use crate::error::{Error, Result};
 
 /// What tells one image from another: device, inode, length and time of the last change.
@@ -93,7 +93,7 @@ impl Observer {
         session_image: Option<&SessionImage>,
         notes: &mut Vec<String>,
     ) -> Option<MappedFile> {
-        let path = super::text::printable(&mapping.path);
+        let path = show_name(&mapping.path);
         let file = match proc.open_mapped(mapping) {
             Ok(file) => file,
             // A deleted image is out of reach, but the session has kept its name.

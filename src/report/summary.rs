@@ -9,7 +9,8 @@ use super::image_files::Owner;
 use super::session_memfd::SessionMemfd;
 use super::smaps::Mapping;
 use super::status::Status;
-use super::text::printable;
+
+use crate::cramfs::show_name;
 use crate::units::ImageOffset;
 
 /// Linux 6.2 is the first whose smaps looks into PFN mappings (`mm/pagewalk.c walk_page_vma()` no longer asks
@@ -269,7 +270,7 @@ impl Report {
         let status = &subject.status;
         let mut report = Self {
             pid: subject.pid,
-            name: printable(status.name.as_bytes()),
+            name: show_name(status.name.as_bytes()),
             images: Vec::new(),
             rows: Vec::with_capacity(mappings.len()),
             programs: Vec::new(),
@@ -314,7 +315,7 @@ impl Report {
 
     /// Lists an image, once, and says what of it costs RAM that no row shows.
     fn add_image(&mut self, mapping: &Mapping, file: Option<&MappedFile>) {
-        let path = printable(&mapping.path);
+        let path = show_name(&mapping.path);
         let gone = if mapping.deleted { " (deleted)" } else { "" };
         let image = format!("{path}{gone}");
         if self.images.contains(&image) {
@@ -373,7 +374,7 @@ fn row(mapping: &Mapping, file: Option<&MappedFile>, adjoining: Option<String>, 
         end: mapping.end,
         perms: format!("{}{}", mapping.prot, if mapping.shared { 's' } else { 'p' }),
         offset_bytes: mapping.offset_bytes,
-        path: printable(&mapping.path),
+        path: show_name(&mapping.path),
         class,
         program,
         part,
@@ -416,9 +417,9 @@ fn whose(
                     let at = ImageOffset(mapping.offset_bytes);
                     image.owner(at, mapping.size_bytes(), comm.as_bytes())
                 });
-            let path = printable(&mapping.path);
+            let path = show_name(&mapping.path);
             let program = match owner {
-                Some(Owner::File(path)) => printable(&path),
+                Some(Owner::File(path)) => show_name(&path),
                 Some(Owner::Several) => format!("{path} (several files)"),
                 Some(Owner::Nobody) => format!("{path} (no file)"),
                 None if class == Class::Flash && path.starts_with("/dev/") => {

@@ -298,17 +298,3 @@ pub fn compare(reports: &[Report]) -> String {
     }
     out
 }
-
-/// A name from outside, safe to print: control characters are escaped, what is not UTF-8 replaced.
-pub(super) fn printable(name: &[u8]) -> String {
-    String::from_utf8_lossy(name)
-        .chars()
-        .fold(String::new(), |mut out, c| {
-            if c.is_control() {
-                out.extend(c.escape_default());
-            } else {
-                out.push(c);
-            }
-            out
-        })
-}
