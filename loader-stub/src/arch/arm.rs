@@ -51,43 +51,41 @@ unsafe extern "C" fn _start() -> ! {
     )
 }
 
+/// The address of a symbol, by its distance from here: right wherever this copy of the stub is.
+macro_rules! address_of {
+    ($symbol:path) => {{
+        let at: usize;
+        // SAFETY: computes an address; `pc` reads as the `add` plus 8 in ARM state, which is what this file is compiled to.
+        unsafe {
+            asm!(
+                "ldr {at}, 2f",
+                "1: add {at}, pc, {at}",
+                "b 3f",
+                ".p2align 2",
+                "2: .long {symbol} - (1b + 8)",
+                "3:",
+                at = out(reg) at,
+                symbol = sym $symbol,
+                options(nomem, nostack),
+            );
+        }
+        at
+    }};
+}
+
+unsafe extern "C" {
+    /// stub.ld: where the stub ends.
+    static xip_stub_end: u8;
+}
+
 /// Address of `_start`.
 pub fn start_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address; `pc` reads as the `add` plus 8 in ARM state, plus 4 in Thumb state.
-    unsafe {
-        asm!(
-            "ldr {at}, 2f",
-            "1: add {at}, pc, {at}",
-            "b 3f",
-            ".p2align 2",
-            "2: .long {start} - (1b + 8)",
-            "3:",
-            at = out(reg) at,
-            start = sym _start,
-            options(nomem, nostack),
-        );
-    }
-    at
+    address_of!(_start)
 }
 
 /// How many bytes the stub has, from its base.
 pub fn stub_len() -> usize {
-    let end: usize;
-    // SAFETY: as in `start_address`; the symbol is stub.ld's.
-    unsafe {
-        asm!(
-            "ldr {end}, 2f",
-            "1: add {end}, pc, {end}",
-            "b 3f",
-            ".p2align 2",
-            "2: .long xip_stub_end - (1b + 8)",
-            "3:",
-            end = out(reg) end,
-            options(nomem, nostack),
-        );
-    }
-    end - crate::stub_base()
+    address_of!(xip_stub_end) - crate::stub_base()
 }
 
 /// A system call.
@@ -142,22 +140,7 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
 
 /// Address of this copy's `leave`; its lowest bit says whether it is Thumb code.
 fn leave_address() -> usize {
-    let at: usize;
-    // SAFETY: as in `start_address`.
-    unsafe {
-        asm!(
-            "ldr {at}, 2f",
-            "1: add {at}, pc, {at}",
-            "b 3f",
-            ".p2align 2",
-            "2: .long {leave} - (1b + 8)",
-            "3:",
-            at = out(reg) at,
-            leave = sym leave,
-            options(nomem, nostack),
-        );
-    }
-    at
+    address_of!(leave)
 }
 
 /// The last of the stub. The loaded entry's lowest bit chooses Thumb, as the kernel's start_thread() has it.
