@@ -12,7 +12,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use launch::{Stage, XIP_RUN, busybox_stage, compile, finish, have_cc, run, text, waiting_shell};
+use launch::{
+    Stage, XIP_RUN, busybox_stage, compile, finish, first_line, have_cc, run, text, waiting_shell,
+};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn in_place(stage: &Stage, args: &[&str]) -> Output {
@@ -427,10 +429,7 @@ fn an_image_that_changed_after_the_plan_is_refused() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        first_line(&mut child);
         change(&stage.image());
         let _ = child.stdin.take().unwrap().write_all(b"\n");
         let output = finish(child);

@@ -332,11 +332,17 @@ pub fn waiting_shell(command: &mut Command, script: &str) -> Waiting {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    let line = first_line(&mut child);
+    Waiting { child, line }
+}
+
+/// The first line that a child prints, its newline included.
+pub fn first_line(child: &mut Child) -> String {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap())
         .read_line(&mut line)
         .unwrap();
-    Waiting { child, line }
+    line
 }
 
 impl Drop for Waiting {
