@@ -310,7 +310,9 @@ fn the_server_is_small_alone_and_ends_with_its_session() {
             kib("RssAnon:"),
             kib("VmPTE:")
         );
-        assert!(kib("RssAnon:") <= 512, "{status}");
+        // Relocations of a debug build's code, which a static release build has none of, are anonymous too.
+        let limit = if cfg!(debug_assertions) { 768 } else { 512 };
+        assert!(kib("RssAnon:") <= limit, "{status}");
         assert!(cfg!(debug_assertions) || kib("VmRSS:") <= 1536, "{status}");
         assert_eq!(kib("Threads:"), 1);
         assert_eq!(kib("CapEff:"), 0);
