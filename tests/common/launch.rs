@@ -104,7 +104,7 @@ pub fn compile(name: &str, flags: &[&str]) -> Result<PathBuf, String> {
     if program.is_file() {
         return Ok(program);
     }
-    fs::create_dir_all(&cache).unwrap();
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
     let work = TempDir::new_in(&cache).unwrap();
     let fresh = work.path().join("program");
     let output = Command::new("cc")
