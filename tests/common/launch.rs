@@ -82,32 +82,40 @@ pub fn layout_flags(name: &str) -> Option<&'static str> {
 /// The version of the compiler, and everything in samples/ that may be included or linked with.
 static TOOLCHAIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut all = Command::new("cc").arg("--version").output().unwrap().stdout;
-    let mut paths: Vec<_> = fs::read_dir(sample_path(""))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_none_or(|extension| extension != "c"))
-        .collect();
-    paths.sort();
-    for path in paths {
-        all.extend(fs::read(path).unwrap_or_default());
+    for dir in ["", "session"] {
+        let mut paths: Vec<_> = fs::read_dir(sample_path(dir))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_none_or(|extension| extension != "c"))
+            .collect();
+        paths.sort();
+        for path in paths {
+            all.extend(fs::read(path).unwrap_or_default());
+        }
     }
     all
 });
 
 /// Compiles `samples/NAME.c` and returns the program, which later runs find again if nothing has changed.
 pub fn compile(name: &str, flags: &[&str]) -> Result<PathBuf, String> {
+    compile_with("cc", name, flags)
+}
+
+/// The same with another compiler driver, such as `musl-gcc`.
+pub fn compile_with(driver: &str, name: &str, flags: &[&str]) -> Result<PathBuf, String> {
     let source = sample_path(&format!("{name}.c"));
     let mut hasher = DefaultHasher::new();
-    (&*TOOLCHAIN, fs::read(&source).unwrap(), flags).hash(&mut hasher);
+    (&*TOOLCHAIN, fs::read(&source).unwrap(), driver, flags).hash(&mut hasher);
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("samples");
-    let program = cache.join(format!("{name}-{:016x}", hasher.finish()));
+    let flat = name.replace('/', "-");
+    let program = cache.join(format!("{flat}-{:016x}", hasher.finish()));
     if program.is_file() {
         return Ok(program);
     }
     fs::create_dir_all(program.parent().unwrap()).unwrap();
     let work = TempDir::new_in(&cache).unwrap();
     let fresh = work.path().join("program");
-    let output = Command::new("cc")
+    let output = Command::new(driver)
         .current_dir(sample_path(""))
         .args(["-O2", "-Wall", "-Wextra", "-o"])
         .arg(&fresh)
@@ -116,7 +124,7 @@ pub fn compile(name: &str, flags: &[&str]) -> Result<PathBuf, String> {
         .output()
         .unwrap();
     if !output.status.success() {
-        return Err(format!("cc {flags:?}: {}", text(&output.stderr)));
+        return Err(format!("{driver} {flags:?}: {}", text(&output.stderr)));
     }
     fs::rename(&fresh, &program).unwrap();
     Ok(program)

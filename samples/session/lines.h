@@ -1,0 +1,311 @@
+// What the probes of tests/session_calls.rs share. A probe prints a line for each scenario, "scenario: what was seen".
+// The lines must be the same in a session as natively, so nothing is printed that changes from run to run: no address,
+// no time, no process ID.
+//
+// A line that says DIFFERENT is wrong everywhere; BROKEN says that the scenario could not be set up.
+#ifndef LINES_H
+#define LINES_H
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+// THE place where descriptors are left out of the comparison. A session keeps some of its own open in every process:
+// the highest numbers below 256, 16 at most. Natively these numbers are free.
+#define SESSION_FD_MIN 240
+#define SESSION_FD_MAX 255
+static inline int of_session(long fd) { return fd >= SESSION_FD_MIN && fd <= SESSION_FD_MAX; }
+
+#define PAGE 4096L
+#define UNUSED __attribute__((unused))
+
+// ---- system calls as the kernel has them: no libc in the way, no errno
+
+static inline long raw(long number, long a, long b, long c, long d, long e, long f) {
+    register long r10 __asm__("r10") = d;
+    register long r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+#define RAW_(number, a, b, c, d, e, f, ...) \
+    raw(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+#define RAW(...) RAW_(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+
+static inline int failed(long result) { return result < 0 && result > -4096; }
+
+// "ok", or the name of the error.
+static UNUSED const char *err(long result) {
+    static const struct {
+        int number;
+        const char *name;
+    } names[] = {
+#define NAME(error) {error, #error}
+        NAME(EPERM),  NAME(ENOENT), NAME(ESRCH),  NAME(EINTR),  NAME(EIO),     NAME(ENXIO),   NAME(E2BIG),
+        NAME(EBADF),  NAME(ECHILD), NAME(EAGAIN), NAME(ENOMEM), NAME(EACCES),  NAME(EFAULT),  NAME(EBUSY),
+        NAME(EEXIST), NAME(ENODEV), NAME(EINVAL), NAME(EMFILE), NAME(ETXTBSY), NAME(ENOSYS),  NAME(EOPNOTSUPP),
+        NAME(EROFS),  NAME(EDOM),   NAME(ENOTDIR), NAME(EISDIR), NAME(ENOEXEC), NAME(EOVERFLOW),
+#undef NAME
+    };
+    static char unnamed[32];
+    if (!failed(result))
+        return "ok";
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (names[i].number == -result)
+            return names[i].name;
+    snprintf(unnamed, sizeof unnamed, "error %ld", -result);
+    return unnamed;
+}
+
+// ---- lines
+
+static UNUSED void line(const char *scenario, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void line(const char *scenario, const char *format, ...) {
+    char text[4096];
+    int at = snprintf(text, sizeof text, "%s: ", scenario);
+    va_list args;
+    va_start(args, format);
+    at += vsnprintf(text + at, sizeof text - at, format, args);
+    va_end(args);
+    if (at > (int)sizeof text - 1)
+        at = sizeof text - 1;
+    text[at++] = '\n';
+    if (write(1, text, at) != at)
+        _exit(99);
+}
+
+static UNUSED void broken(const char *what) __attribute__((noreturn));
+static void broken(const char *what) {
+    line(what, "BROKEN: %s", strerror(errno));
+    _exit(98);
+}
+
+// How a process ended, as its parent sees it.
+static UNUSED const char *ending(int status) {
+    static char text[64];
+    if (WIFEXITED(status))
+        snprintf(text, sizeof text, "exit %d", WEXITSTATUS(status));
+    else
+        snprintf(text, sizeof text, "killed by signal %d", WTERMSIG(status));
+    return text;
+}
+
+// Waits for a child, which is killed if it hangs.
+static UNUSED const char *awaited(pid_t pid) {
+    int status = 0;
+    for (int step = 0; step < 100000; step++) {
+        pid_t ended = waitpid(pid, &status, WNOHANG);
+        if (ended == pid)
+            return ending(status);
+        if (ended < 0 && errno != EINTR)
+            return "not waited for";
+        nanosleep(&(struct timespec){0, 200000}, NULL);
+    }
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    return "hung";
+}
+
+// Waits until a process waits itself, and goes on waiting.
+static UNUSED void wait_until_asleep(pid_t pid) {
+    char path[64], text[256];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    for (int asleep = 0, step = 0; asleep < 5 && step < 5000; step++) {
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t len = read(fd, text, sizeof text - 1);
+        close(fd);
+        text[len < 0 ? 0 : len] = 0;
+        const char *state = strrchr(text, ')');
+        asleep = state && state[2] == 'S' ? asleep + 1 : 0;
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+}
+
+// A scenario in a process of its own, so that the others are seen whatever becomes of it.
+static UNUSED void apart(const char *scenario, void (*run)(const char *)) {
+    pid_t pid = fork();
+    if (pid < 0)
+        broken(scenario);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        run(scenario);
+        _exit(0);
+    }
+    const char *end = awaited(pid);
+    if (strcmp(end, "exit 0"))
+        line(scenario, "%s", end);
+}
+
+// ---- files of the image, and what is mapped of them
+
+static UNUSED int open_file(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        broken(path);
+    return fd;
+}
+
+static UNUSED size_t size_of(int fd) {
+    struct stat stat;
+    if (fstat(fd, &stat))
+        broken("fstat");
+    return stat.st_size;
+}
+
+static inline size_t pages_of(size_t size) { return (size + PAGE - 1) / PAGE; }
+
+static UNUSED uint64_t hashed(uint64_t hash, const void *bytes, size_t len) {
+    for (const unsigned char *byte = bytes; len--; byte++)
+        hash = (hash ^ *byte) * 0x100000001b3;
+    return hash;
+}
+#define HASH_START 0xcbf29ce484222325u
+
+// A page of a file, with zeros behind the file's end.
+static UNUSED void file_page(int fd, off_t at, char page[PAGE]) {
+    memset(page, 0, PAGE);
+    for (ssize_t len = 0, got; len < PAGE; len += got) {
+        got = pread(fd, page + len, PAGE - len, at + len);
+        if (got < 0)
+            broken("pread");
+        if (got == 0)
+            break;
+    }
+}
+
+static sigjmp_buf fault_back;
+static volatile int fault_code;
+static void *volatile fault_at;
+static UNUSED void fault(int number, siginfo_t *info, void *context) {
+    (void)context;
+    fault_code = info->si_code;
+    fault_at = info->si_addr;
+    siglongjmp(fault_back, number);
+}
+
+static UNUSED void catch_faults(void) {
+    struct sigaction action = {.sa_sigaction = fault, .sa_flags = SA_SIGINFO};
+    sigaction(SIGBUS, &action, NULL);
+    sigaction(SIGSEGV, &action, NULL);
+}
+
+// What reading or (`store`) writing a byte does: 0, SIGBUS or SIGSEGV. The handlers of catch_faults().
+static UNUSED int touch(volatile char *at, int store) {
+    int number = sigsetjmp(fault_back, 1);
+    if (number)
+        return number;
+    char byte = *at;
+    if (store)
+        *at = byte;
+    return 0;
+}
+
+// What a mapping of a file shows, page by page: '=' the file's bytes, '!' others, 'B' SIGBUS, 'S' SIGSEGV; and how many
+// of each: "=6B2".
+static UNUSED const char *seen(char *map, size_t pages, int fd, off_t at) {
+    static char text[2048], bytes[PAGE];
+    char last = 0;
+    int count = 0, len = 0;
+    text[0] = 0;
+    for (size_t page = 0; page <= pages; page++) {
+        char now = 0;
+        if (page < pages) {
+            int number = touch(map + page * PAGE, 0);
+            file_page(fd, at + page * PAGE, bytes);
+            now = number == SIGBUS ? 'B' : number ? 'S' : memcmp(map + page * PAGE, bytes, PAGE) ? '!' : '=';
+        }
+        if (now == last) {
+            count++;
+            continue;
+        }
+        if (last && len < (int)sizeof text - 16)
+            len += snprintf(text + len, sizeof text - len, "%c%d", last, count);
+        last = now;
+        count = 1;
+    }
+    return strchr(text, '!') ? strcat(text, " DIFFERENT") : text;
+}
+
+// A file and its first pages mapped: is the file there? For scenarios whose point is that mmap works at all. Needs
+// little stack, no signal and no libc.
+struct mapped {
+    int fd;
+    uint64_t hash;
+};
+static UNUSED struct mapped remember(const char *path) {
+    struct mapped file = {open_file(path), HASH_START};
+    char page[PAGE];
+    file_page(file.fd, 0, page);
+    file.hash = hashed(file.hash, page, PAGE);
+    return file;
+}
+static inline __attribute__((always_inline)) const char *maps(const struct mapped *file) {
+    long at = RAW(SYS_mmap, 0, PAGE, PROT_READ, MAP_PRIVATE, file->fd, 0);
+    if (failed(at))
+        return "mmap fails";
+    uint64_t hash = hashed(HASH_START, (void *)at, PAGE);
+    if (RAW(SYS_munmap, at, PAGE))
+        return "munmap fails";
+    return hash == file->hash ? "mapped" : "DIFFERENT";
+}
+
+// ---- signal masks as the kernel has them
+
+#define BIT(number) (1ul << ((number) - 1))
+#define ALL_SIGNALS (~0ul)
+
+static inline long mask_call(int how, const uint64_t *set, uint64_t *old) {
+    return RAW(SYS_rt_sigprocmask, how, set, old, 8);
+}
+static inline uint64_t mask_now(void) {
+    uint64_t mask = 0;
+    mask_call(SIG_BLOCK, NULL, &mask);
+    return mask;
+}
+static inline void mask_set(uint64_t mask) { mask_call(SIG_SETMASK, &mask, NULL); }
+
+// What rt_sigaction(2) takes.
+struct action {
+    void *handler;
+    unsigned long flags;
+    void *restorer;
+    uint64_t mask;
+};
+static inline long action_call(int number, const struct action *set, struct action *old) {
+    return RAW(SYS_rt_sigaction, number, set, old, 8);
+}
+#ifndef SA_RESTORER
+#define SA_RESTORER 0x04000000
+#endif
+
+#endif

@@ -1,0 +1,254 @@
+//! System calls in a session: what a program sees of those that a session answers itself, or could be seen in, is what
+//! the kernel answers.
+//!
+//! The probes are samples/session/*.c. Each prints a line for every scenario; it runs natively in a chroot of a tree, and
+//! in a session of an image of that tree, and the lines must be the same but for [`ALLOWED`]. What is left out of the
+//! comparison is left out in one more place, `of_session()` in samples/session/lines.h: the session's own descriptors.
+//!
+//! To see the native lines: `XIP_SHOW_LINES=1 cargo test --test session_calls -- --nocapture`.
+
+#[path = "common/chroot.rs"]
+mod chroot;
+#[allow(dead_code, unreachable_pub)]
+#[path = "common/image_bytes.rs"]
+mod image_bytes;
+#[path = "common/launch.rs"]
+mod launch;
+#[path = "common/mounted.rs"]
+mod mounted;
+#[path = "common/stored.rs"]
+mod stored;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use launch::{compile_with, copy_program, have, have_cc, interpreter, run, text};
+
+/// What a session may answer in another way than the kernel: the scenario, what is printed instead, and why.
+const ALLOWED: [(&str, &str, &str); 0] = [];
+
+/// A way to link: its name, the compiler driver and its flags.
+type Layout = (&'static str, &'static str, &'static [&'static str]);
+
+const LAYOUTS: [Layout; 4] = [
+    ("static", "cc", &["-static"]),
+    ("dynamic", "cc", &["-pie", "-fPIE"]),
+    ("musl-static", "musl-gcc", &["-static"]),
+    ("musl-dynamic", "musl-gcc", &["-pie", "-fPIE"]),
+];
+
+/// Libraries that are loaded by name while a program runs: `dlopen(3)` in a probe, `pthread_cancel(3)` in glibc.
+const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
+
+/// A tree, its image, and a directory that is /tmp natively and in a session.
+struct System {
+    dir: TempDir,
+}
+
+impl System {
+    fn new(programs: &[(&str, PathBuf)]) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("xip-run-test-")
+            .tempdir()
+            .unwrap();
+        let system = Self { dir };
+        let root = system.root();
+        for name in ["bin", "dev", "proc", "sys", "tmp"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        fs::create_dir(system.tmp()).unwrap();
+        for (name, program) in programs {
+            copy_program(program, &root.join("bin").join(name));
+            let Some(interpreter) = interpreter(program) else {
+                continue;
+            };
+            system.add(&interpreter);
+            if interpreter.ends_with("ld-linux-x86-64.so.2") {
+                for library in LIBRARIES {
+                    system.add(&library_path(library));
+                }
+            }
+        }
+        stored::write_files(&root);
+        fs::write(system.image(), stored::image_of(&root)).unwrap();
+        system
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.dir.path().join("tmp")
+    }
+
+    fn image(&self) -> PathBuf {
+        self.dir.path().join("image.cramfs")
+    }
+
+    /// Puts a file of the host into the tree, at the same path; what a link leads to as well.
+    fn add(&self, path: &Path) {
+        let here = self.root().join(path.strip_prefix("/").unwrap());
+        fs::create_dir_all(here.parent().unwrap()).unwrap();
+        if here.symlink_metadata().is_ok() {
+            return;
+        }
+        match fs::read_link(path) {
+            Ok(target) => {
+                symlink(&target, &here).unwrap();
+                self.add(&path.parent().unwrap().join(target));
+            }
+            Err(_) => copy_program(path, &here),
+        }
+    }
+
+    /// Both ways; nothing is left in /tmp.
+    fn both(&self, program: &str, args: &[&str]) -> (Output, Output) {
+        let start = |mut command: Command| {
+            command.arg(Path::new("/bin").join(program)).args(args);
+            let output = run(&mut command, b"");
+            let left: Vec<_> = fs::read_dir(self.tmp()).unwrap().collect();
+            assert!(left.is_empty(), "{program} leaves {left:?}");
+            output
+        };
+        (
+            start(chroot::native(&self.root(), &self.tmp())),
+            start(chroot::session(&self.image(), &self.tmp())),
+        )
+    }
+}
+
+/// Where the C library's dynamic linker finds a library.
+fn library_path(name: &str) -> PathBuf {
+    let output = Command::new("cc")
+        .arg(format!("-print-file-name={name}"))
+        .output()
+        .unwrap();
+    let path = PathBuf::from(text(&output.stdout).trim());
+    // The compiler has its own name for it; programs look in the system's directory.
+    let path = path.canonicalize().unwrap();
+    let system = Path::new("/lib/x86_64-linux-gnu").join(name);
+    if system.exists() { system } else { path }
+}
+
+/// What differs between the two outputs, a line for each.
+fn differences(native: &str, session: &str) -> Vec<String> {
+    let lines = |text: &str| -> BTreeMap<String, String> {
+        text.lines()
+            .map(|line| {
+                let (scenario, seen) = line.split_once(": ").unwrap_or((line, ""));
+                (scenario.to_owned(), seen.to_owned())
+            })
+            .collect()
+    };
+    let (native, session) = (lines(native), lines(session));
+    let scenarios = native.keys().chain(session.keys());
+    let mut scenarios: Vec<&String> = scenarios.collect();
+    scenarios.sort();
+    scenarios.dedup();
+    let mut wrong = Vec::new();
+    for scenario in scenarios {
+        let (native, session) = (native.get(scenario), session.get(scenario));
+        let allowed = ALLOWED
+            .iter()
+            .any(|(name, instead, _)| name == scenario && session.is_some_and(|seen| seen == instead));
+        if native != session && !allowed {
+            let shown = |seen: Option<&String>| seen.map_or("nothing", String::as_str).to_owned();
+            wrong.push(format!(
+                "{scenario}\n      native     {}\n      in session {}",
+                shown(native),
+                shown(session)
+            ));
+        }
+    }
+    wrong
+}
+
+/// Runs a probe in every layout and compares. It has `at_least` so many scenarios: a probe that says nothing shows
+/// nothing.
+fn compare(probe: &str, at_least: usize) {
+    if !have_cc() || !mounted::can_mount() {
+        return;
+    }
+    let layouts = LAYOUTS
+        .iter()
+        .filter(|(_, driver, _)| *driver == "cc" || have(driver));
+    let programs: Vec<(&str, PathBuf)> = layouts
+        .map(|(layout, driver, flags)| {
+            let flags: Vec<&str> = flags.iter().copied().chain(["-pthread"]).collect();
+            let program = compile_with(driver, &format!("session/{probe}"), &flags);
+            (*layout, program.unwrap_or_else(|failure| panic!("{failure}")))
+        })
+        .collect();
+    let system = System::new(&programs);
+    let mut failures = Vec::new();
+    for (layout, _) in &programs {
+        let (native, session) = system.both(layout, &[]);
+        let seen = text(&native.stdout);
+        if std::env::var_os("XIP_SHOW_LINES").is_some() {
+            println!("{seen}");
+        }
+        let mut wrong = Vec::new();
+        let mut scenarios: Vec<_> = seen.lines().map(|line| line.split(": ").next()).collect();
+        let count = scenarios.len();
+        scenarios.sort_unstable();
+        scenarios.dedup();
+        if !native.status.success() || !seen.lines().last().is_some_and(|last| last.starts_with("end: ")) {
+            wrong.push(format!("the probe fails natively: {native:?}"));
+        }
+        if count < at_least || scenarios.len() != count {
+            wrong.push(format!(
+                "{count} lines of {} scenarios; expected are {at_least}, one line each",
+                scenarios.len()
+            ));
+        }
+        let suspicious = |line: &&str| line.contains("DIFFERENT") || line.contains("BROKEN");
+        wrong.extend(seen.lines().filter(suspicious).map(|line| format!("natively: {line}")));
+        wrong.extend(differences(&seen, &text(&session.stdout)));
+        if session.status.code() != native.status.code() || session.stderr != native.stderr {
+            wrong.push(format!(
+                "the session ends with {}, stderr {:?}",
+                session.status,
+                text(&session.stderr)
+            ));
+        }
+        println!("{probe} ({layout}): {count} scenarios, {} wrong", wrong.len());
+        failures.extend(wrong.into_iter().map(|what| format!("{layout}: {what}")));
+    }
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn files_mapped_in_every_way() {
+    compare("files", 1000);
+}
+
+#[test]
+fn mappings_that_change() {
+    compare("remap", 400);
+}
+
+#[test]
+fn arguments_of_mmap() {
+    compare("mmap", 500);
+}
+
+#[test]
+fn registers_and_stacks() {
+    compare("stacks", 30);
+}
+
+#[test]
+fn signal_masks() {
+    compare("masks", 170);
+}
+
+#[test]
+fn signal_actions() {
+    compare("actions", 170);
+}
