@@ -100,6 +100,7 @@ extern "C" fn handle(signal: usize, info: &SigInfo, context: &mut Context) {
         nr::EPOLL_PWAIT2 => waiting(nr::EPOLL_PWAIT2, args, 4, 5),
         nr::PSELECT6 => pselect(nr::PSELECT6, args),
         nr::PPOLL_TIME64 => waiting(nr::PPOLL_TIME64, args, 3, 4),
+        nr::IO_PGETEVENTS => pselect(nr::IO_PGETEVENTS, args),
         nr::PSELECT6_TIME64 => pselect(nr::PSELECT6_TIME64, args),
         nr::CLOSE_RANGE => close_range(args),
         _ => Err(Errno::ENOSYS),
@@ -207,7 +208,7 @@ fn waiting(number: usize, args: &mut [usize; 6], set: usize, size: usize) -> Res
     unsafe { sys::raw(number, *args) }
 }
 
-/// The mask of pselect6 comes with its length, in a structure.
+/// The mask of pselect6 and of io_pgetevents comes with its length, in a structure.
 fn pselect(number: usize, args: &mut [usize; 6]) -> Result<usize, Errno> {
     const SET_AND_SIZE: usize = 5;
     let mut pair: [usize; 2];

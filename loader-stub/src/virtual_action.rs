@@ -11,6 +11,7 @@ use crate::sigsys::{SIGSYS, SigInfo, set_action};
 use crate::sys::{self, Errno, SIGSET_BYTES, SigAction};
 use crate::{session_record, wire};
 
+const SIGKILL_AND_SIGSTOP: u32 = 1 << 8 | 1 << 18;
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 const SA_RESETHAND: usize = 0x8000_0000;
@@ -39,7 +40,9 @@ fn action() -> SigAction {
 /// rt_sigaction(2) of SIGSYS: sets the action, if there is one, and writes the one that was to `old`.
 pub fn exchange(new: Option<SigAction>, old: usize) -> Result<usize, Errno> {
     let before = action();
-    if let Some(new) = new {
+    if let Some(mut new) = new {
+        // do_sigaction()
+        new.mask.0[0] &= !SIGKILL_AND_SIGSTOP;
         set(new)?;
     }
     if old != 0 {

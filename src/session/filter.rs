@@ -214,6 +214,7 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
         (libc::SYS_pselect6, if_pointer(5, answer(TRAP))),
         (libc::SYS_epoll_pwait, if_pointer(4, answer(TRAP))),
         (SYS_EPOLL_PWAIT2, if_pointer(4, answer(TRAP))),
+        (SYS_IO_PGETEVENTS, if_pointer(5, answer(TRAP))),
         // Its CLONE_CLEAR_SIGHAND cannot be seen here; every caller falls back to clone(2).
         (libc::SYS_clone3, vec![errno(libc::ENOSYS)]),
         (libc::SYS_dup3, keep(1)),
@@ -230,6 +231,11 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
 
 /// The same number everywhere; libc does not have it on all.
 const SYS_EPOLL_PWAIT2: libc::c_long = 441;
+const SYS_IO_PGETEVENTS: libc::c_long = match () {
+    () if cfg!(target_arch = "x86_64") => 333,
+    () if cfg!(target_arch = "arm") => 399,
+    () => 292,
+};
 #[cfg(target_arch = "arm")]
 const SYS_PSELECT6_TIME64: libc::c_long = 413;
 #[cfg(target_arch = "arm")]

@@ -36,6 +36,7 @@ pub mod nr {
     pub const MEMFD_CREATE: usize = 279;
     pub const EXECVEAT: usize = 281;
     pub const STATX: usize = 291;
+    pub const IO_PGETEVENTS: usize = 292;
     pub const CLOSE_RANGE: usize = 436;
     pub const FACCESSAT2: usize = 439;
     pub const EPOLL_PWAIT2: usize = 441;

@@ -39,6 +39,7 @@ pub mod nr {
     pub const STATX: usize = 397;
     pub const PSELECT6_TIME64: usize = 413;
     pub const PPOLL_TIME64: usize = 414;
+    pub const IO_PGETEVENTS: usize = 399;
     pub const CLOSE_RANGE: usize = 436;
     pub const FACCESSAT2: usize = 439;
     pub const EPOLL_PWAIT2: usize = 441;
