@@ -82,8 +82,9 @@ pub fn layout_flags(name: &str) -> Option<&'static str> {
 /// The version of the compiler, and everything in samples/ that may be included or linked with.
 static TOOLCHAIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut all = Command::new("cc").arg("--version").output().unwrap().stdout;
-    let mut paths: Vec<_> = fs::read_dir(sample_path(""))
-        .unwrap()
+    let mut paths: Vec<_> = ["", "session"]
+        .iter()
+        .flat_map(|dir| fs::read_dir(sample_path(dir)).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_none_or(|extension| extension != "c"))
         .collect();
@@ -96,18 +97,24 @@ static TOOLCHAIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// Compiles `samples/NAME.c` and returns the program, which later runs find again if nothing has changed.
 pub fn compile(name: &str, flags: &[&str]) -> Result<PathBuf, String> {
+    compile_by("cc", name, flags)
+}
+
+/// Does so with another compiler than `cc`.
+pub fn compile_by(compiler: &str, name: &str, flags: &[&str]) -> Result<PathBuf, String> {
     let source = sample_path(&format!("{name}.c"));
     let mut hasher = DefaultHasher::new();
-    (&*TOOLCHAIN, fs::read(&source).unwrap(), flags).hash(&mut hasher);
+    (&*TOOLCHAIN, fs::read(&source).unwrap(), compiler, flags).hash(&mut hasher);
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("samples");
-    let program = cache.join(format!("{name}-{:016x}", hasher.finish()));
+    let file_name = name.replace('/', "-");
+    let program = cache.join(format!("{file_name}-{:016x}", hasher.finish()));
     if program.is_file() {
         return Ok(program);
     }
     fs::create_dir_all(&cache).unwrap();
     let work = TempDir::new_in(&cache).unwrap();
     let fresh = work.path().join("program");
-    let output = Command::new("cc")
+    let output = Command::new(compiler)
         .current_dir(sample_path(""))
         .args(["-O2", "-Wall", "-Wextra", "-o"])
         .arg(&fresh)
@@ -116,7 +123,10 @@ pub fn compile(name: &str, flags: &[&str]) -> Result<PathBuf, String> {
         .output()
         .unwrap();
     if !output.status.success() {
-        return Err(format!("cc {flags:?}: {}", text(&output.stderr)));
+        return Err(format!(
+            "{compiler} {name}.c {flags:?}: {}",
+            text(&output.stderr)
+        ));
     }
     fs::rename(&fresh, &program).unwrap();
     Ok(program)
