@@ -7,10 +7,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
 
 use clap::Parser;
+use serde::Serialize;
 use xip_run::error::{Error, Kind, Result};
-use xip_run::report::{self, Observer};
+use xip_run::report::{self, Observer, Report, Session};
 
 const EXAMPLE: &str = "\
 Example: a shell started natively and one started in place, side by side
@@ -21,24 +23,36 @@ Example: a shell started natively and one started in place, side by side
   [2] 101
   $ xip-mem --compare 100 101
 
+and a whole session, by one of its processes:
+
+  $ xip-run --image rootfs.cramfs /bin/busybox sh
+  $ xip-mem --session PID
+
 It works for your own processes; for those of others run it as root.
 Exit code: 0, or 125 if a process could not be measured (the others are printed
 all the same) or the output could not be written.";
 
 /// Show which bytes of a process run in place, and what RAM the rest costs.
 #[derive(Parser)]
-#[command(name = "xip-mem", version, after_help = format!("{}\n\n{EXAMPLE}", report::columns()))]
+#[command(name = "xip-mem", version, after_help = format!("{}\n\n{}\n\n{EXAMPLE}", report::columns(), report::session_columns()))]
 struct Cli {
-    /// Processes to measure
+    /// Processes to measure; with --session, one process of each session
     #[arg(value_name = "PID", required = true, value_parser = clap::value_parser!(u32).range(1..))]
     pids: Vec<u32>,
     /// Print the totals of all the processes side by side
     #[arg(short, long)]
     compare: bool,
-    /// Leave out the table with a row for every mapping
+    /// Measure all the processes that have the same view of an image as their root directory: what each of them maps, what
+    /// each file costs, each page once, and what the server of the view costs
+    #[arg(long, conflicts_with = "compare")]
+    session: bool,
+    /// With --session: the image of the session, where neither its server nor a process that runs from it tells
+    #[arg(long, value_name = "FILE", requires = "session")]
+    image: Option<PathBuf>,
+    /// Leave out the table with a row for every mapping; with --session, the rows of each process's files
     #[arg(short, long)]
     summary: bool,
-    /// Print JSON: a list with an object for every process, lengths in bytes
+    /// Print JSON: a list with an object for every process (every session), lengths in bytes
     #[arg(long)]
     json: bool,
 }
@@ -65,9 +79,23 @@ fn run(args: Vec<OsString>) -> u8 {
 
 /// What there is to print, and why there is no more of it: one process that cannot be measured is none of the others.
 fn measure(cli: &Cli) -> (String, Vec<Error>) {
+    let mut errors = Vec::new();
+    let text = if cli.session {
+        let sessions = sessions(cli, &mut errors);
+        show(cli, &sessions, &mut errors)
+    } else {
+        let reports = reports(cli, &mut errors);
+        match cli.compare && !cli.json && !reports.is_empty() {
+            true => report::compare(&reports),
+            false => show(cli, &reports, &mut errors),
+        }
+    };
+    (text, errors)
+}
+
+fn reports(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Report> {
     let mut observer = Observer::default();
     let mut reports = Vec::new();
-    let mut errors = Vec::new();
     for &pid in &cli.pids {
         match observer.observe(pid) {
             Ok(report) => reports.push(report),
@@ -79,20 +107,41 @@ fn measure(cli: &Cli) -> (String, Vec<Error>) {
             report.rows.clear();
         }
     }
-    let text = if cli.json {
-        serde_json::to_string_pretty(&reports)
+    reports
+}
+
+fn sessions(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Session> {
+    let mut observer = Observer::default();
+    let mut sessions = Vec::new();
+    for &pid in &cli.pids {
+        match observer.observe_session(pid, cli.image.as_deref()) {
+            Ok((session, missing)) => {
+                sessions.push(session);
+                errors.extend(missing);
+            }
+            Err(err) => errors.push(err),
+        }
+    }
+    if cli.summary {
+        let processes = sessions
+            .iter_mut()
+            .flat_map(|session| &mut session.processes);
+        processes.for_each(|process| process.files.clear());
+    }
+    sessions
+}
+
+fn show<T: Serialize + ToString>(cli: &Cli, all: &[T], errors: &mut Vec<Error>) -> String {
+    if cli.json {
+        return serde_json::to_string_pretty(all)
             .map(|json| json + "\n")
             .unwrap_or_else(|err| {
                 errors.push(Error::failed(format!("JSON: {err}")));
                 String::new()
-            })
-    } else if cli.compare && !reports.is_empty() {
-        report::compare(&reports)
-    } else {
-        let texts: Vec<String> = reports.iter().map(ToString::to_string).collect();
-        texts.join("\n")
-    };
-    (text, errors)
+            });
+    }
+    let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
+    texts.join("\n")
 }
 
 /// Writes to standard output; a reader that has gone away, as `head` does, is no failure.

@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use super::classify::SESSION_MEMFD;
+use super::proc::processes;
 use super::smaps::Mapping;
 use crate::sys::wire;
 
@@ -76,18 +77,9 @@ pub(super) fn find(proc: &OwnedFd) -> Option<(SessionMemfd, Option<SessionImage>
 
 /// How many processes have this executable.
 fn sharers(memfd: &Metadata) -> u64 {
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return 1;
-    };
-    let same = processes.flatten().filter(|process| {
-        let is_process = process
-            .file_name()
-            .as_encoded_bytes()
-            .iter()
-            .all(u8::is_ascii_digit);
-        is_process
-            && std::fs::metadata(process.path().join("exe"))
-                .is_ok_and(|stat| (stat.dev(), stat.ino()) == (memfd.dev(), memfd.ino()))
+    let same = processes().filter(|pid| {
+        std::fs::metadata(format!("/proc/{pid}/exe"))
+            .is_ok_and(|stat| (stat.dev(), stat.ino()) == (memfd.dev(), memfd.ino()))
     });
     same.count() as u64
 }

@@ -42,6 +42,18 @@ pub fn parse(text: &[u8]) -> Status {
     status
 }
 
+/// `Pss_Anon` of /proc/PID/smaps_rollup (Linux 5.3): anonymous memory in bytes, each page divided by the number of
+/// processes that have it.
+///
+/// ```
+/// let text = b"00400000-7ffc7a275000 ---p 00000000 00:00 0  [rollup]\nPss:    64 kB\nPss_Anon:      12 kB\n";
+/// assert_eq!(xip_run::report::status::anonymous_share_bytes(text), Some(12 << 10));
+/// ```
+pub fn anonymous_share_bytes(text: &[u8]) -> Option<u64> {
+    let mut lines = text.split(|&byte| byte == b'\n');
+    lines.find_map(|line| kib(line.strip_prefix(b"Pss_Anon:")?))
+}
+
 /// The bytes of a value like `  1020 kB`; `None` if it is not of that form.
 pub(super) fn kib(value: &[u8]) -> Option<u64> {
     let number = value.trim_ascii().strip_suffix(b" kB")?;

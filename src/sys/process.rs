@@ -33,6 +33,30 @@ fn fork_silently() -> io::Result<libc::c_long> {
     }
 }
 
+/// Do two descriptors, each of a process by its number, refer to the same open file: one that was inherited or duplicated,
+/// not opened twice? kcmp(2) `KCMP_FILE`.
+///
+/// # Errors
+/// EPERM if the processes may not be looked at, ENOSYS if the kernel has no kcmp(2), else its errno.
+pub fn is_same_open_file(one: (u32, RawFd), other: (u32, RawFd)) -> io::Result<bool> {
+    const KCMP_FILE: libc::c_long = 0;
+    // SAFETY: it takes numbers only, and changes nothing.
+    let order = unsafe {
+        libc::syscall(
+            libc::SYS_kcmp,
+            libc::c_long::from(one.0.cast_signed()),
+            libc::c_long::from(other.0.cast_signed()),
+            KCMP_FILE,
+            libc::c_long::from(one.1),
+            libc::c_long::from(other.1),
+        )
+    };
+    match order {
+        -1 => Err(io::Error::last_os_error()),
+        order => Ok(order == 0),
+    }
+}
+
 fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return, and runs nothing of the process that this one was copied from.
     unsafe { libc::_exit(code) }

@@ -192,6 +192,22 @@ impl Stage {
         path
     }
 
+    /// Puts a dynamic program of the host into the image, where it is here, with its interpreter and all its libraries.
+    pub fn add_dynamic(&self, program: &Path) {
+        self.add_at(program, program);
+        let output = Command::new("ldd").arg(program).output().unwrap();
+        let listed = text(&output.stdout);
+        let libraries: Vec<&Path> = listed
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+            .map(Path::new)
+            .collect();
+        assert!(!libraries.is_empty(), "ldd {program:?}: {output:?}");
+        for library in libraries {
+            self.add_at(library, library);
+        }
+    }
+
     /// Makes the image of what was added.
     pub fn build<S: AsRef<OsStr>>(&self, options: &[S]) {
         let output = Command::new(env!("CARGO_BIN_EXE_xip-image"))

@@ -1,0 +1,313 @@
+//! Looks at a live session: its processes, its image, its server.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::memfds::Memfds;
+use super::server::{self, Candidate};
+use super::{Seen, SeenMapping, Server, Session, Surroundings};
+use crate::backing::FileBacking;
+use crate::cramfs::show_name;
+use crate::error::{Error, Result};
+use crate::report::classify::{Class, MappedFile};
+use crate::report::mountinfo::{self, RootMount};
+use crate::report::proc::{Proc, processes};
+use crate::report::process::{Known, Observed, Observer, OpenImage};
+use crate::report::session_memfd::SessionImage;
+use crate::report::status;
+use crate::units::PageSize;
+
+/// The pages of longer mappings are not looked at one by one: 8 MiB of /proc/PID/pagemap.
+const LOOKED_AT_BYTES: u64 = 4 << 30;
+
+impl Observer {
+    /// Measures the session that the process `pid` is in: all processes in its mount namespace, whose root directory is
+    /// an image. `image` is that image, where it is not to be found out.
+    ///
+    /// Beside the session it returns why processes of it are missing. Processes come and go while it is looked at: those
+    /// that have ended are not missed.
+    ///
+    /// # Errors
+    /// As [`Observer::observe`]; if the process's root directory is no image; if `image` is another one.
+    pub fn observe_session(
+        &mut self,
+        pid: u32,
+        image: Option<&Path>,
+    ) -> Result<(Session, Vec<Error>)> {
+        let page = PageSize::of_running_kernel()
+            .ok_or_else(|| Error::failed("this kernel's page size is not 4, 16 or 64 KiB"))?;
+        let named = Proc::open(pid)?;
+        let view = root_view(&named)?;
+        let mut notes = Vec::new();
+        let (pids, hidden) = members(&named)?;
+        let same_user_namespace = Proc::own()
+            .and_then(|own| Ok(own.namespace("user")? == named.namespace("user")?))
+            .unwrap_or(true);
+        // A user namespace of its own has no other users in it.
+        if hidden > 0 && same_user_namespace {
+            notes.push(format!(
+                "processes of this system that may not be looked at: {hidden}; any of them that is of this session is \
+                 missing here"
+            ));
+        }
+
+        let server = match view.is_served() {
+            true => find_server(&named, &view, &pids, &mut notes),
+            false => None,
+        };
+        let found = server
+            .as_ref()
+            .and_then(|server| self.image_of_server(server, &mut notes));
+        let found = match image {
+            Some(path) => Some(self.named_image(path, found.as_ref(), &mut notes)?),
+            None => found,
+        };
+        let mut known = Known {
+            view: Some(view.device),
+            image: None,
+        };
+        let (mut image_path, mut image) = (None, None);
+        if let Some(found) = found {
+            image_path = Some(show_name(&found.file.path));
+            known.image = Some((found.file, found.mapped));
+            image = Some(found.open);
+        }
+
+        let mut seen = Vec::new();
+        let mut errors = Vec::new();
+        let mut memfds = Memfds::default();
+        for &pid in &pids {
+            let process = self.look(pid, &known).and_then(|observed| {
+                memfds.add(&observed);
+                see(&observed)
+            });
+            match process {
+                Ok(process) => seen.push(process),
+                // It is missed only if it is still there.
+                Err(err) if Proc::open(pid).is_ok_and(|proc| proc.status().is_ok()) => {
+                    errors.push(err);
+                }
+                Err(_) => {}
+            }
+        }
+        let server = server.and_then(|server| match self.look(server.pid, &Known::default()) {
+            Ok(observed) => Some(cost(&observed)),
+            Err(err) => {
+                errors.push(err);
+                None
+            }
+        });
+        if image.is_none()
+            && let Some((path, open)) = self.mapped_image(&seen)
+        {
+            (image_path, image) = (Some(path), Some(open));
+        }
+        if image.is_none() {
+            notes.push(
+                "no process maps the image in place and no server has it open, so files of the view are not looked up in \
+                 it: name it with --image"
+                    .to_owned(),
+            );
+        }
+        let around = Surroundings {
+            pid,
+            view,
+            image_path,
+            image,
+            server,
+            memfds: memfds.found(&mut notes),
+            notes,
+        };
+        Ok((Session::new(around, &seen, page), errors))
+    }
+
+    fn image_of_server(&mut self, server: &Candidate, notes: &mut Vec<String>) -> Option<Found> {
+        server.files.iter().find_map(|&fd| {
+            let path = server::descriptor_path(server.pid, fd);
+            let name = std::fs::read_link(&path).ok()?;
+            let name = name.as_os_str().as_bytes();
+            let name = name.strip_suffix(b" (deleted)").unwrap_or(name).to_vec();
+            self.open_image(&path, name, notes).ok()
+        })
+    }
+
+    /// The image that the caller names; it must be what the server serves, if that is known.
+    fn named_image(
+        &mut self,
+        path: &Path,
+        served: Option<&Found>,
+        notes: &mut Vec<String>,
+    ) -> Result<Found> {
+        let name = std::fs::canonicalize(path)
+            .map_err(|err| Error::failed(format!("{}: {err}", path.display())))?;
+        let name = name.as_os_str().as_bytes().to_vec();
+        let found = self.open_image(path, name, notes)?;
+        match served {
+            Some(served) if served.open.image.superblock() != found.open.image.superblock() => {
+                Err(Error::failed(format!(
+                    "{}: is not the image of this session, which is {}; leave --image away",
+                    path.display(),
+                    show_name(&served.file.path)
+                )))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    fn open_image(&mut self, path: &Path, name: Vec<u8>, notes: &mut Vec<String>) -> Result<Found> {
+        let fail =
+            |what: &dyn std::fmt::Display| Error::failed(format!("{}: {what}", path.display()));
+        let fd: OwnedFd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|err| fail(&err))?;
+        let shown = show_name(&name);
+        let Some(open) = self.image(&fd, &shown, notes) else {
+            // Says why, by the name that the caller knows.
+            let backing = FileBacking::open(path)?;
+            let damage = crate::cramfs::Image::open(backing).err();
+            return Err(damage.map_or_else(|| fail(&"no image"), |err| err.context(path.display())));
+        };
+        let inode = rustix::fs::fstat(&fd).map_err(|err| fail(&err))?.st_ino;
+        Ok(Found {
+            mapped: self.describe(&fd, &shown, notes),
+            open,
+            file: SessionImage { path: name, inode },
+        })
+    }
+
+    /// The image that a process maps in place.
+    fn mapped_image(&self, seen: &[Seen]) -> Option<(String, OpenImage)> {
+        let mut mappings = seen.iter().flat_map(|process| &process.mappings);
+        mappings.find_map(|seen| {
+            let files = seen.file.as_ref()?.image.as_ref()?;
+            let open = self.image_of(files)?;
+            Some((show_name(&seen.mapping.path), open.clone()))
+        })
+    }
+}
+
+/// An image, and by what name and inode processes map it.
+struct Found {
+    open: OpenImage,
+    file: SessionImage,
+    mapped: MappedFile,
+}
+
+/// The image that is a process's root directory.
+fn root_view(proc: &Proc) -> Result<RootMount> {
+    let pid = proc.pid;
+    let name = proc.status()?.name;
+    let none = |why: String| {
+        let way_out = match name == server::SERVER_NAME {
+            true => "it serves one from outside: name a process that runs in it".to_owned(),
+            false => format!("`xip-mem {pid}` measures the process by itself"),
+        };
+        Error::failed(format!(
+            "process {pid} ({name}) is in no session: {why}; {way_out}"
+        ))
+    };
+    let Some(root) = mountinfo::root(&proc.read("mountinfo")?) else {
+        return Err(none("its root directory is no mount point".to_owned()));
+    };
+    if !root.is_image() {
+        return Err(none(format!(
+            "its root directory is not an image but {} ({})",
+            show_name(root.source.as_bytes()),
+            show_name(root.file_system.as_bytes())
+        )));
+    }
+    // A chroot into a mounted image shares the namespace of the whole system, whose root is another.
+    let own = Proc::own()?;
+    let is_own = own.namespace("mnt")? == proc.namespace("mnt")?;
+    let own_root = mountinfo::root(&own.read("mountinfo")?);
+    if is_own && own_root.is_none_or(|own| own.device != root.device) {
+        return Err(none(
+            "it has the image as its root by chroot(2), in the mount namespace of everybody"
+                .to_owned(),
+        ));
+    }
+    Ok(root)
+}
+
+/// The processes in the mount namespace of `named`, and how many are not to be seen.
+fn members(named: &Proc) -> Result<(Vec<u32>, usize)> {
+    let namespace = named.namespace("mnt")?;
+    let mut pids = Vec::new();
+    let mut hidden = 0;
+    for pid in processes() {
+        match Proc::open(pid).map(|proc| proc.link("ns/mnt")) {
+            Ok(Ok(other)) if other == namespace => pids.push(pid),
+            Ok(Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) => hidden += 1,
+            _ => {}
+        }
+    }
+    Ok((pids, hidden))
+}
+
+fn find_server(
+    named: &Proc,
+    view: &RootMount,
+    pids: &[u32],
+    notes: &mut Vec<String>,
+) -> Option<Candidate> {
+    let candidates = server::candidates(named);
+    let (_, connection) = view.device;
+    let chosen = server::choose(&candidates, connection, |candidate| {
+        server::is_relative(candidate, pids)
+    });
+    match chosen {
+        Ok(server) => Some(server.clone()),
+        Err(why) => {
+            notes.push(format!(
+                "the server of the view (FUSE connection {connection}) is not found, and what it costs is not in the sums: \
+                 {why}"
+            ));
+            None
+        }
+    }
+}
+
+fn cost(server: &Observed) -> Server {
+    let totals = &server.report.totals;
+    Server {
+        pid: server.report.pid,
+        anonymous_bytes: totals.anonymous_bytes,
+        page_table_bytes: totals.page_table_bytes,
+        page_cache_bytes: totals.file_cache.resident_bytes,
+    }
+}
+
+/// Adds what pagemap says to what smaps said.
+fn see(process: &Observed) -> Result<Seen> {
+    let mut report = process.report.clone();
+    let mut mappings = Vec::new();
+    for (mapping, row) in process.mappings.iter().zip(&report.rows) {
+        let runs = match row.class {
+            Class::Anonymous | Class::Kernel | Class::Device | Class::Stub => Vec::new(),
+            _ if mapping.size_bytes() > LOOKED_AT_BYTES => {
+                report.notes.push(format!(
+                    "process {}: {} is mapped for more than {} GiB; {} KiB of it that are touched are not counted",
+                    report.pid,
+                    row.path,
+                    LOOKED_AT_BYTES >> 30,
+                    mapping.rss_bytes / 1024
+                ));
+                Vec::new()
+            }
+            _ => process.proc.page_runs(mapping)?,
+        };
+        mappings.push(SeenMapping {
+            mapping: mapping.clone(),
+            file: process.file(mapping).cloned(),
+            runs,
+        });
+    }
+    let rollup = process.proc.read("smaps_rollup").unwrap_or_default();
+    Ok(Seen {
+        anonymous_share_bytes: status::anonymous_share_bytes(&rollup),
+        report,
+        mappings,
+    })
+}

@@ -1,0 +1,330 @@
+//! Which page of which file a mapping shows, and whether it is in place.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::{SeenMapping, Sources};
+use crate::cramfs::show_name;
+use crate::index::{FileIndex, NotDirect};
+use crate::report::classify::{Class, SESSION_MEMFD};
+use crate::report::image_files::ImageFiles;
+use crate::report::pagemap::{PageRun, PageState};
+use crate::report::process::OpenImage;
+use crate::report::ranges::Ranges;
+use crate::report::smaps::Mapping;
+use crate::report::summary::Row;
+use crate::units::{ImageOffset, PageSize};
+
+/// Why a page that is mapped is not run in place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Why {
+    /// The index says that it cannot be.
+    Index(NotDirect),
+    /// It can be written to: a private page of the view, copied on the first store.
+    Writable,
+    /// It could be, but the process mapped the view's page.
+    ThroughView,
+    /// It is the view's, and which image that is could not be found out.
+    Unknown,
+    /// The launcher copied it; `xip-run --explain` gives the reason.
+    Copied,
+    /// It is a file of the host.
+    Host,
+    /// It is shared memory.
+    SharedMemory,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Index(why) => return why.fmt(f),
+            Self::Writable => "writable",
+            Self::ThroughView => "through-view",
+            Self::Unknown => "unknown",
+            Self::Copied => "copied",
+            Self::Host => "host",
+            Self::SharedMemory => "shared-memory",
+        })
+    }
+}
+
+impl Serialize for Why {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// Where a page of a file comes from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Place {
+    InPlace(Class),
+    Not(Why),
+}
+
+/// What tells one file from another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(super) enum Key {
+    /// A file of an image, by their numbers.
+    InImage(usize, usize),
+    /// What is no file's in an image.
+    NoFile(usize),
+    /// A file by its device and inode.
+    Other((u32, u32), u64),
+}
+
+/// A part of a mapping: pages of one file in one place, one behind the other.
+struct Piece {
+    key: Key,
+    /// The first one's place in the file, bytes.
+    offset: u64,
+    len_bytes: u64,
+    place: Place,
+}
+
+/// Pages of a file that are mapped, each once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PageSets {
+    pub(super) mapped: Ranges,
+    pub(super) touched: Ranges,
+}
+
+impl PageSets {
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.mapped.extend(&other.mapped);
+        self.touched.extend(&other.touched);
+    }
+}
+
+/// The pages of a file that a process, or a session, maps.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FilePages {
+    pub(super) path: String,
+    /// What is mapped, without private copies; a page that is mapped twice counts twice.
+    pub(super) mappings: Sources,
+    pub(super) places: BTreeMap<Place, PageSets>,
+    /// Private copies, bytes.
+    pub(super) copied_bytes: u64,
+}
+
+/// The pages of all files.
+pub(super) type Files = HashMap<Key, FilePages>;
+
+/// Finds the files behind mappings.
+pub(super) struct Finder<'a> {
+    page: PageSize,
+    /// The device of the view.
+    view: (u32, u32),
+    /// The image of the view: its number is 0.
+    image: Option<&'a OpenImage>,
+    /// All images that are mapped.
+    images: Vec<Arc<ImageFiles>>,
+    indexes: HashMap<usize, Option<FileIndex>>,
+}
+
+impl<'a> Finder<'a> {
+    pub(super) fn new(page: PageSize, view: (u32, u32), image: Option<&'a OpenImage>) -> Self {
+        Self {
+            page,
+            view,
+            image,
+            images: image.map(|image| image.files.clone()).into_iter().collect(),
+            indexes: HashMap::new(),
+        }
+    }
+
+    /// Adds the pages of a mapping, whose row in the report of a process `comm` is `row`, to `files`.
+    pub(super) fn add(&mut self, files: &mut Files, seen: &SeenMapping, row: &Row, comm: &str) {
+        let SeenMapping { mapping, runs, .. } = seen;
+        let unknown = [PageRun {
+            pages: mapping.size_bytes() / self.page.bytes(),
+            state: PageState::Absent,
+        }];
+        let page_bytes = self.page.bytes();
+        let runs: &[PageRun] = if runs.is_empty() { &unknown } else { runs };
+        let mut runs = runs.iter();
+        let (mut left, mut state) = (0, PageState::Absent);
+        for piece in self.pieces(seen, row) {
+            let pages = files.entry(piece.key).or_insert_with(|| FilePages {
+                path: self.name(piece.key, mapping, comm),
+                ..FilePages::default()
+            });
+            let sets = pages.places.entry(piece.place).or_default();
+            let mut at = piece.offset;
+            let end = piece.offset.saturating_add(piece.len_bytes);
+            while at < end {
+                if left == 0 {
+                    let Some(run) = runs.next() else { break };
+                    (left, state) = (run.pages * page_bytes, run.state);
+                }
+                let len = left.min(end - at);
+                let range = at..at + len;
+                let sum = pages.mappings.of(piece.place);
+                if state == PageState::Copied {
+                    pages.copied_bytes += len;
+                } else {
+                    sum.mapped_bytes += len;
+                    sets.mapped.insert(range.clone());
+                }
+                if state == PageState::Touched {
+                    sum.touched_bytes += len;
+                    sets.touched.insert(range);
+                }
+                at += len;
+                left -= len;
+            }
+        }
+    }
+
+    /// What a mapping consists of; nothing if no file is behind it.
+    fn pieces(&mut self, seen: &SeenMapping, row: &Row) -> Vec<Piece> {
+        let SeenMapping { mapping, file, .. } = seen;
+        let class = row.class;
+        let itself = Key::Other(mapping.device, mapping.inode);
+        let whole = |key, place| {
+            vec![Piece {
+                key,
+                offset: mapping.offset_bytes,
+                len_bytes: mapping.size_bytes(),
+                place,
+            }]
+        };
+        let of_view = mapping.device == self.view;
+        match class {
+            Class::Anonymous | Class::Kernel | Class::Device | Class::Stub => Vec::new(),
+            Class::CopiedPages => {
+                let key = self.copied_of(mapping, row).unwrap_or(itself);
+                whole(key, Place::Not(Why::Copied))
+            }
+            Class::SharedMemory => whole(itself, Place::Not(Why::SharedMemory)),
+            // The kernel's own cramfs runs its files in place.
+            _ if of_view => self.pieces_of_view(mapping, class),
+            Class::FileCache => whole(itself, Place::Not(Why::Host)),
+            Class::Flash | Class::FlashDax | Class::ImageCache | Class::ImageTmpfs => {
+                match file.as_ref().and_then(|file| file.image.clone()) {
+                    Some(files) => self.pieces_of_image(mapping, class, files),
+                    None => whole(itself, Place::InPlace(class)),
+                }
+            }
+        }
+    }
+
+    /// The file whose pages the launcher copied: that of the mappings before them, else the program that it launched,
+    /// for which the memfd is named.
+    fn copied_of(&self, mapping: &Mapping, row: &Row) -> Option<Key> {
+        let open = self.image?;
+        let launched = mapping.path.strip_prefix(b"/memfd:")?;
+        let launched = launched.strip_prefix(SESSION_MEMFD.as_bytes())?;
+        let path = row
+            .program
+            .as_ref()
+            .map_or(launched, |path| path.as_bytes());
+        let inode = open.image.lookup(path).ok()?;
+        Some(Key::InImage(0, open.files.by_inode_number(inode.number())?))
+    }
+
+    fn pieces_of_image(
+        &mut self,
+        mapping: &Mapping,
+        class: Class,
+        files: Arc<ImageFiles>,
+    ) -> Vec<Piece> {
+        let known = self.images.iter();
+        let number = match known.clone().position(|known| Arc::ptr_eq(known, &files)) {
+            Some(number) => number,
+            None => {
+                self.images.push(files.clone());
+                self.images.len() - 1
+            }
+        };
+        let mut at = mapping.offset_bytes;
+        files
+            .pieces(ImageOffset(at), mapping.size_bytes(), self.page)
+            .into_iter()
+            .map(|piece| {
+                let (key, offset) = match piece.file {
+                    Some((file, offset)) => (Key::InImage(number, file), offset),
+                    None => (Key::NoFile(number), at),
+                };
+                at += piece.len_bytes;
+                Piece {
+                    key,
+                    offset,
+                    len_bytes: piece.len_bytes,
+                    place: Place::InPlace(class),
+                }
+            })
+            .collect()
+    }
+
+    fn pieces_of_view(&mut self, mapping: &Mapping, class: Class) -> Vec<Piece> {
+        let file = self
+            .image
+            .and_then(|image| image.files.by_inode_number(mapping.inode));
+        let key = match file {
+            Some(file) => Key::InImage(0, file),
+            None => Key::Other(mapping.device, mapping.inode),
+        };
+        let end = mapping.offset_bytes.saturating_add(mapping.size_bytes());
+        let mut at = mapping.offset_bytes;
+        let mut pieces = Vec::new();
+        while at < end {
+            let (len_bytes, place) = if class.in_place() {
+                (end - at, Place::InPlace(class))
+            } else {
+                let (len_bytes, why) = self.why(file, at, mapping);
+                (len_bytes.min(end - at), Place::Not(why))
+            };
+            pieces.push(Piece {
+                key,
+                offset: at,
+                len_bytes,
+                place,
+            });
+            at += len_bytes;
+        }
+        pieces
+    }
+
+    /// Why the page at byte `at` of a file of the view is not in place, and for how many bytes this is so.
+    fn why(&mut self, file: Option<usize>, at: u64, mapping: &Mapping) -> (u64, Why) {
+        // VmFlags `ac` (accounted memory) stays from the time when it could be written to.
+        let writable = mapping.prot.write || mapping.has_flag(b"ac");
+        let could_be = |known: bool| match (writable, known) {
+            (true, _) => Why::Writable,
+            (false, true) => Why::ThroughView,
+            (false, false) => Why::Unknown,
+        };
+        let (Some(file), Some(open)) = (file, self.image) else {
+            return (u64::MAX, could_be(false));
+        };
+        let index = self.indexes.entry(file).or_insert_with(|| {
+            let inode = open.files.inode(file)?;
+            FileIndex::new(&open.image, inode, self.page).ok()
+        });
+        let Some(index) = index else {
+            return (u64::MAX, could_be(false));
+        };
+        match index.run_from(at / self.page.bytes()) {
+            Some(run) => {
+                let why = run.state.err().map_or(could_be(true), Why::Index);
+                (run.pages * self.page.bytes(), why)
+            }
+            None => (u64::MAX, Why::Index(NotDirect::BeyondFile)),
+        }
+    }
+
+    fn name(&self, key: Key, mapping: &Mapping, comm: &str) -> String {
+        let in_image = |image: usize, file| {
+            let path = self.images.get(image)?.path(file, comm.as_bytes());
+            Some(show_name(&path))
+        };
+        let path = show_name(&mapping.path);
+        match key {
+            Key::InImage(image, file) => in_image(image, file).unwrap_or(path),
+            Key::NoFile(_) => format!("{path} (no file)"),
+            Key::Other(..) => path,
+        }
+    }
+}
