@@ -32,7 +32,7 @@ mod shared;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -87,7 +87,6 @@ pub(crate) struct Figures {
     pub(crate) xip_run: PathBuf,
     pub(crate) cpu: Option<usize>,
     pub(crate) highest_priority: bool,
-    pub(crate) rounds: usize,
     pub(crate) time: Vec<TimeRow>,
     pub(crate) memory: Vec<MemoryRow>,
     pub(crate) server: Option<Server>,
@@ -117,11 +116,13 @@ pub(crate) fn run(args: &Args, xip_run: &Path) -> Result<Figures> {
     let effort = match args.quick {
         true => Effort {
             rounds: 3,
+            row: Duration::ZERO,
             round_ns: 5e5,
             execs: 10,
         },
         false => Effort {
-            rounds: 41,
+            rounds: 15,
+            row: Duration::from_secs(4),
             round_ns: 4e6,
             execs: 100,
         },
@@ -149,7 +150,7 @@ pub(crate) fn run(args: &Args, xip_run: &Path) -> Result<Figures> {
     }
     let (cpu, highest_priority) = shared::settle_on_a_cpu();
     println!(
-        "{} rounds on {}, {}\n",
+        "{} rounds or more on {}, {}\n",
         effort.rounds,
         cpu.map_or("any CPU".to_owned(), |cpu| format!("CPU {cpu}")),
         match highest_priority {
@@ -209,7 +210,6 @@ pub(crate) fn run(args: &Args, xip_run: &Path) -> Result<Figures> {
         xip_run: xip_run.to_owned(),
         cpu,
         highest_priority,
-        rounds: effort.rounds,
         time,
         memory,
         server,
