@@ -1,6 +1,7 @@
 //! What is timed, and the timing: session.rs says how and why.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
@@ -143,6 +144,7 @@ pub(crate) struct TimeRow {
     pub(crate) name: &'static str,
     pub(crate) title: String,
     pub(crate) base: Place,
+    pub(crate) rounds: usize,
     pub(crate) places: BTreeMap<Place, OrWhy<Time>>,
 }
 
@@ -198,7 +200,10 @@ impl<'a> Shells<'a> {
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
+    /// At least so many rounds,
     pub(crate) rounds: usize,
+    /// and three times as many if they do not take longer.
+    pub(crate) row: Duration,
     /// What one place takes of a round, about.
     pub(crate) round_ns: f64,
     /// Of a shell's loop.
@@ -230,7 +235,10 @@ pub(crate) fn time(shells: &mut Shells<'_>, row: &Row, effort: Effort) -> TimeRo
             Err(err) => drop(places.insert(place, Err(format!("{err:#}")))),
         }
     }
-    for _ in 0..effort.rounds {
+    let end = Instant::now() + effort.row;
+    let mut rounds = 0;
+    while rounds < effort.rounds || rounds < 3 * effort.rounds && Instant::now() < end {
+        rounds += 1;
         works.retain_mut(
             |(place, count, times)| match shells.time(*place, row, *count) {
                 Ok(ns) => {
@@ -259,6 +267,7 @@ pub(crate) fn time(shells: &mut Shells<'_>, row: &Row, effort: Effort) -> TimeRo
         name: row.name,
         title: row.title.clone(),
         base: row.base,
+        rounds,
         places,
     }
 }
