@@ -19,7 +19,7 @@ mod mounted;
 #[path = "common/stored.rs"]
 mod stored;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -28,9 +28,29 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 use launch::{compile_with, copy_program, have, have_cc, interpreter, run, text};
+use xip_run::cramfs::Image;
+use xip_run::index::FileIndex;
+use xip_run::units::PageSize;
 
 /// What a session may answer in another way than the kernel: the scenario, what is printed instead, and why.
-const ALLOWED: [(&str, &str, &str); 0] = [];
+const ALLOWED: [(&str, &str, &str); 6] = [
+    ("clone3", "ENOSYS", NO_CLONE3),
+    ("clone3, handlers cleared", "ENOSYS", NO_CLONE3),
+    ("clone3, too short", "ENOSYS", NO_CLONE3),
+    ("clone3 of nothing", "ENOSYS", NO_CLONE3),
+    (
+        "seccomp mode",
+        "2",
+        "a session has a filter, and prctl(2) says so",
+    ),
+    (
+        "strict mode",
+        "EINVAL",
+        "a process with a filter cannot have strict mode",
+    ),
+];
+const NO_CLONE3: &str =
+    "its arguments are in memory, where no filter can see them; C libraries go on with clone(2)";
 
 /// A way to link: its name, the compiler driver and its flags.
 type Layout = (&'static str, &'static str, &'static [&'static str]);
@@ -73,6 +93,10 @@ impl System {
                     system.add(&library_path(library));
                 }
             }
+        }
+        // For system(3) and popen(3).
+        if let Some((shell, _)) = programs.first() {
+            symlink(shell, root.join("bin/sh")).unwrap();
         }
         stored::write_files(&root);
         fs::write(system.image(), stored::image_of(&root)).unwrap();
@@ -154,9 +178,9 @@ fn differences(native: &str, session: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for scenario in scenarios {
         let (native, session) = (native.get(scenario), session.get(scenario));
-        let allowed = ALLOWED
-            .iter()
-            .any(|(name, instead, _)| name == scenario && session.is_some_and(|seen| seen == instead));
+        let allowed = ALLOWED.iter().any(|(name, instead, _)| {
+            name == scenario && session.is_some_and(|seen| seen == instead)
+        });
         if native != session && !allowed {
             let shown = |seen: Option<&String>| seen.map_or("nothing", String::as_str).to_owned();
             wrong.push(format!(
@@ -182,7 +206,10 @@ fn compare(probe: &str, at_least: usize) {
         .map(|(layout, driver, flags)| {
             let flags: Vec<&str> = flags.iter().copied().chain(["-pthread"]).collect();
             let program = compile_with(driver, &format!("session/{probe}"), &flags);
-            (*layout, program.unwrap_or_else(|failure| panic!("{failure}")))
+            (
+                *layout,
+                program.unwrap_or_else(|failure| panic!("{failure}")),
+            )
         })
         .collect();
     let system = System::new(&programs);
@@ -198,7 +225,12 @@ fn compare(probe: &str, at_least: usize) {
         let count = scenarios.len();
         scenarios.sort_unstable();
         scenarios.dedup();
-        if !native.status.success() || !seen.lines().last().is_some_and(|last| last.starts_with("end: ")) {
+        if !native.status.success()
+            || !seen
+                .lines()
+                .last()
+                .is_some_and(|last| last.starts_with("end: "))
+        {
             wrong.push(format!("the probe fails natively: {native:?}"));
         }
         if count < at_least || scenarios.len() != count {
@@ -208,7 +240,11 @@ fn compare(probe: &str, at_least: usize) {
             ));
         }
         let suspicious = |line: &&str| line.contains("DIFFERENT") || line.contains("BROKEN");
-        wrong.extend(seen.lines().filter(suspicious).map(|line| format!("natively: {line}")));
+        wrong.extend(
+            seen.lines()
+                .filter(suspicious)
+                .map(|line| format!("natively: {line}")),
+        );
         wrong.extend(differences(&seen, &text(&session.stdout)));
         if session.status.code() != native.status.code() || session.stderr != native.stderr {
             wrong.push(format!(
@@ -217,10 +253,63 @@ fn compare(probe: &str, at_least: usize) {
                 text(&session.stderr)
             ));
         }
-        println!("{probe} ({layout}): {count} scenarios, {} wrong", wrong.len());
+        println!(
+            "{probe} ({layout}): {count} scenarios, {} wrong",
+            wrong.len()
+        );
         failures.extend(wrong.into_iter().map(|what| format!("{layout}: {what}")));
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// The image is what the probes are about: all that a page of a file can be, with the contents of the tree.
+#[test]
+fn the_image_has_every_storage() {
+    let system = System::new(&[]);
+    let image = Image::open(fs::read(system.image()).unwrap()).unwrap();
+    image.require_runnable().unwrap();
+    let mut states = BTreeSet::new();
+    for entry in fs::read_dir(system.root().join(stored::FILES_DIR)).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let inode = image
+            .lookup(format!("/{}/{name}", stored::FILES_DIR).as_bytes())
+            .unwrap();
+        assert!(
+            image.read_file(&inode).unwrap() == fs::read(&path).unwrap(),
+            "{name}: other contents"
+        );
+        let index = FileIndex::new(&image, &inode, PageSize::K4).unwrap();
+        let found: BTreeSet<String> = (0..PageSize::K4.count(inode.size))
+            .map(|page| match index.page(page) {
+                Ok(_) => "direct".to_owned(),
+                Err(why) => why.to_string(),
+            })
+            .collect();
+        let expected: &[&str] = match name {
+            "empty" => &[],
+            "apart" | "byte" | "direct" | "page" | "pages" => &["direct"],
+            "byte-compressed" | "compressed" | "compressed-direct" | "page-compressed"
+            | "pages-compressed" => &["compressed"],
+            "byte-foreign" => &["shared-last-page"],
+            "code" => &["compressed", "direct", "misaligned"],
+            "direct-foreign" | "direct-long" => &["direct", "shared-last-page"],
+            "hole-first" => &["direct", "hole"],
+            "holes" => &["hole"],
+            "misaligned" | "uncompressed" => &["misaligned"],
+            "mixed" => &["compressed", "direct", "hole", "shared-last-page"],
+            "mixed-compressed" => &["compressed", "direct"],
+            "turns" => &["compressed", "direct"],
+            "zz-cut-off" => &["beyond-image", "direct"],
+            _ => panic!("{name} is unknown"),
+        };
+        assert!(
+            found.iter().eq(expected),
+            "{name}: {found:?}, not {expected:?}"
+        );
+        states.extend(found);
+    }
+    assert_eq!(states.len(), 6, "{states:?}");
 }
 
 #[test]
@@ -251,4 +340,24 @@ fn signal_masks() {
 #[test]
 fn signal_actions() {
     compare("actions", 170);
+}
+
+#[test]
+fn a_programs_own_sigsys() {
+    compare("sigsys", 50);
+}
+
+#[test]
+fn descriptors() {
+    compare("descriptors", 60);
+}
+
+#[test]
+fn processes_and_threads() {
+    compare("processes", 60);
+}
+
+#[test]
+fn a_storm_of_signals_and_threads() {
+    compare("storm", 9);
 }

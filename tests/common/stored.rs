@@ -50,7 +50,12 @@ const FILES: &[Stored] = &[
     stored("compressed-direct", "ZZZZ", 4095, Next),
     stored("direct", "Ddddd", 123, Zeros),
     stored("direct-foreign", "Ddddd", 123, Foreign),
-    stored("direct-long", "Dddddddddddddddddddddddddddddddd", 4095, Foreign),
+    stored(
+        "direct-long",
+        "Dddddddddddddddddddddddddddddddd",
+        4095,
+        Foreign,
+    ),
     stored("empty", "", 0, Next),
     stored("hole-first", "hDdh", BLOCK, Foreign),
     stored("holes", "hHhHh", 5, Next),
@@ -72,12 +77,7 @@ const FILES: &[Stored] = &[
     stored("zz-cut-off", "Dd", 10, Next),
 ];
 
-const fn stored(
-    name: &'static str,
-    blocks: &'static str,
-    last: usize,
-    after: After,
-) -> Stored {
+const fn stored(name: &'static str, blocks: &'static str, last: usize, after: After) -> Stored {
     Stored {
         name,
         blocks,
@@ -189,7 +189,10 @@ fn node_of(path: &Path) -> Node {
     } else {
         file_of(path)
     };
-    node.mode((if meta.is_dir() { 0o40000 } else { 0o100_000 } | meta.permissions().mode() & 0o7777) as u16)
+    node.mode(
+        (if meta.is_dir() { 0o40000 } else { 0o100_000 } | meta.permissions().mode() & 0o7777)
+            as u16,
+    )
 }
 
 fn file_of(path: &Path) -> Node {
