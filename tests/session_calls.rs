@@ -52,6 +52,35 @@ const ALLOWED: [(&str, &str, &str); 6] = [
 const NO_CLONE3: &str =
     "its arguments are in memory, where no filter can see them; C libraries go on with clone(2)";
 
+/// What a session is known to do in another way: the probe, what the scenario's name has in it, and why.
+const KNOWN: [(&str, &str, &str); 10] = [
+    ("remap", "grown", BEYOND_THE_RUN),
+    ("remap", "doubled", BEYOND_THE_RUN),
+    ("remap", "apart", IN_PIECES),
+    ("remap", "moved", IN_PIECES),
+    ("stacks", "alternate stack that was unmapped", NEEDS_A_STACK),
+    ("stacks", "alternate stack without access", NEEDS_A_STACK),
+    (
+        "stacks",
+        "handler not on the alternate stack",
+        NEEDS_A_STACK,
+    ),
+    ("actions", "signal 31", NEVER_BLOCKED),
+    (
+        "actions",
+        "shared with threads, copied for children",
+        NEVER_BLOCKED,
+    ),
+    ("masks", "a mask that a handler returns", NEVER_BLOCKED),
+];
+const BEYOND_THE_RUN: &str =
+    "mremap(2) is not trapped: what grows beyond a direct run shows what follows in the image";
+const IN_PIECES: &str =
+    "a file that is direct in part is mapped in pieces, which mremap(2) does not take as one";
+const NEEDS_A_STACK: &str = "the handler runs on the alternate stack, if a program has one";
+const NEVER_BLOCKED: &str =
+    "SIGSYS is never blocked, so it comes at once, and inside of its own handler";
+
 /// A way to link: its name, the compiler driver and its flags.
 type Layout = (&'static str, &'static str, &'static [&'static str]);
 
@@ -160,13 +189,30 @@ fn library_path(name: &str) -> PathBuf {
     if system.exists() { system } else { path }
 }
 
+/// The text with SIGSYS taken out of every signal set (16 hexadecimal digits): a session never lets it be blocked, for a
+/// trap would kill the process then, and does not pretend that it is.
+fn without_sigsys(text: &str) -> String {
+    let of_word = |word: &str| match u64::from_str_radix(word, 16) {
+        Ok(set) if word.len() == 16 => format!("{:016x}", set & !(1 << 30)),
+        _ => word.to_owned(),
+    };
+    let is_between = |char: char| !char.is_ascii_hexdigit();
+    let words = text.split_inclusive(is_between);
+    words
+        .map(|word| match word.strip_suffix(is_between) {
+            Some(digits) => of_word(digits) + &word[digits.len()..],
+            None => of_word(word),
+        })
+        .collect()
+}
+
 /// What differs between the two outputs, a line for each.
-fn differences(native: &str, session: &str) -> Vec<String> {
+fn differences(probe: &str, native: &str, session: &str) -> Vec<String> {
     let lines = |text: &str| -> BTreeMap<String, String> {
         text.lines()
             .map(|line| {
                 let (scenario, seen) = line.split_once(": ").unwrap_or((line, ""));
-                (scenario.to_owned(), seen.to_owned())
+                (without_sigsys(scenario), without_sigsys(seen))
             })
             .collect()
     };
@@ -181,7 +227,12 @@ fn differences(native: &str, session: &str) -> Vec<String> {
         let allowed = ALLOWED.iter().any(|(name, instead, _)| {
             name == scenario && session.is_some_and(|seen| seen == instead)
         });
-        if native != session && !allowed {
+        let known = KNOWN
+            .iter()
+            .find(|(of, part, _)| *of == probe && scenario.contains(part));
+        if let Some((_, _, why)) = known.filter(|_| native != session) {
+            println!("known: {probe}: {scenario}: {why}");
+        } else if native != session && !allowed {
             let shown = |seen: Option<&String>| seen.map_or("nothing", String::as_str).to_owned();
             wrong.push(format!(
                 "{scenario}\n      native     {}\n      in session {}",
@@ -245,7 +296,7 @@ fn compare(probe: &str, at_least: usize) {
                 .filter(suspicious)
                 .map(|line| format!("natively: {line}")),
         );
-        wrong.extend(differences(&seen, &text(&session.stdout)));
+        wrong.extend(differences(probe, &seen, &text(&session.stdout)));
         if session.status.code() != native.status.code() || session.stderr != native.stderr {
             wrong.push(format!(
                 "the session ends with {}, stderr {:?}",

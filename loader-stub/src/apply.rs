@@ -2,14 +2,15 @@
 //!
 //! On entry: nothing but the stub, the stack and the vdso is mapped. On exit: the objects' pages and no others of them.
 
-use crate::error::Failure;
+use crate::arch::{self, stub_base};
+use crate::error::{OrFail, fail, fail_launcher};
+use crate::place::{self, Reservation};
 use crate::stack::{self, Stack, record_str};
 use crate::sys::{self, Errno, Fd};
 use crate::wire::{self, Mapping, Object, Record};
-use crate::{arch, stub_base};
 
 /// Opens the image, and proves that it is the file that was planned with.
-pub fn open_image(record: &'static Record) -> Result<Fd, Failure> {
+pub fn open_image(record: &'static Record) -> Fd {
     let path = record_str(
         record,
         wire::Str {
@@ -17,13 +18,12 @@ pub fn open_image(record: &'static Record) -> Result<Fd, Failure> {
             ..record.image.path
         },
     );
-    let fd =
-        sys::open(path).map_err(|errno| Failure::syscall("cannot open the image again", errno))?;
+    let fd = sys::open(path).or_fail("cannot open the image again", &[]);
     let stat = match sys::statx(fd) {
         Ok(stat) => stat,
         // Linux before 4.11, or a sandbox: nothing to compare with.
-        Err(Errno::ENOSYS | Errno::EPERM) => return Ok(fd),
-        Err(errno) => return Err(Failure::syscall("statx of the image", errno)),
+        Err(Errno::ENOSYS | Errno::EPERM) => return fd,
+        Err(errno) => fail("statx of the image", &[], Some(errno)),
     };
     let image = &record.image;
     let found = (
@@ -42,11 +42,13 @@ pub fn open_image(record: &'static Record) -> Result<Fd, Failure> {
             image.mtime_ns,
         )
     {
-        return Err(Failure::new(
+        fail(
             "the image file was changed or replaced after the launch was planned; start again",
-        ));
+            &[],
+            None,
+        );
     }
-    Ok(fd)
+    fd
 }
 
 /// Maps an object and returns its bias: what to add to its addresses.
@@ -56,10 +58,19 @@ pub fn map_object(
     image: Fd,
     sp: usize,
     page: usize,
-) -> Result<usize, Failure> {
+) -> usize {
     let bias = match object.place {
         wire::PLACE_FIXED => 0,
-        _ => reserve(record, object, sp, page)?.wrapping_sub(object.span_start as usize),
+        place => {
+            let want = Reservation {
+                place,
+                start: object.span_start as usize,
+                len: object.span_len as usize,
+                align: object.align as usize,
+                randomize: record.randomize != 0,
+            };
+            place::reserve(&want, sp, page).wrapping_sub(want.start)
+        }
     };
     let table = (&raw const *record as usize + wire::MAPPINGS as usize) as *const Mapping;
     // SAFETY: wire.rs: the launcher put that many mappings behind the record.
@@ -84,7 +95,7 @@ pub fn map_object(
             image,
             bias,
             object.place == wire::PLACE_FIXED,
-        )?;
+        );
     }
     let span_end = object.span_start + object.span_len;
     if object.place != wire::PLACE_FIXED && span_end > mapped_end {
@@ -96,69 +107,10 @@ pub fn map_object(
             )
         };
     }
-    Ok(bias)
+    bias
 }
 
-/// Finds a place for a relocatable object and keeps it with a mapping that nothing can use.
-fn reserve(record: &Record, object: &Object, sp: usize, page: usize) -> Result<usize, Failure> {
-    let (len, align) = (object.span_len as usize, object.align as usize);
-    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_NORESERVE;
-    let failed = |errno| {
-        Failure::syscall("mmap", errno).args([("len", len), ("align", align), ("", 0), ("", 0)])
-    };
-    if object.place == wire::PLACE_PROGRAM {
-        // binfmt_elf.c load_elf_binary(): ELF_ET_DYN_BASE plus arch_mmap_rnd(), aligned.
-        let base = (arch::dyn_base(sp) + random_offset(record, sp, page)) & !(align - 1);
-        // SAFETY: nothing is replaced.
-        match unsafe {
-            sys::mmap(
-                base,
-                len,
-                sys::PROT_NONE,
-                flags | sys::MAP_FIXED_NOREPLACE,
-                None,
-                0,
-            )
-        } {
-            Ok(at) if at == base => return Ok(base),
-            // SAFETY: (1) just mapped, by a kernel that takes the flag for a hint (before 4.17).
-            Ok(at) => drop(unsafe { sys::munmap(at, len) }),
-            Err(_) => {}
-        }
-        // Something is there; anywhere else will do.
-    }
-    let slack = align - page;
-    // SAFETY: nothing is replaced.
-    let at =
-        unsafe { sys::mmap(0, len + slack, sys::PROT_NONE, flags, None, 0) }.map_err(failed)?;
-    let base = (at + slack) & !(align - 1);
-    for (start, end) in [(at, base), (base + len, at + len + slack)] {
-        if end > start {
-            // SAFETY: (1) a part of the reservation, unused.
-            let _ = unsafe { sys::munmap(start, end - start) };
-        }
-    }
-    Ok(base)
-}
-
-/// How far from `ELF_ET_DYN_BASE`: as many random pages as mmap(2) gets by default (`arch_mmap_rnd()`).
-fn random_offset(record: &Record, sp: usize, page: usize) -> usize {
-    if record.randomize == 0 || sys::wants_fixed_addresses() {
-        return 0;
-    }
-    // Early at boot there may be nothing better than where the kernel put the stack.
-    let random =
-        sys::random().unwrap_or_else(|| (sp as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32);
-    (random as usize & ((1 << arch::RANDOM_BITS) - 1)) * page
-}
-
-fn map(
-    record: &Record,
-    mapping: &Mapping,
-    image: Fd,
-    bias: usize,
-    fixed: bool,
-) -> Result<(), Failure> {
+fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) {
     let addr = (mapping.addr as usize).wrapping_add(bias);
     let (len, prot) = (mapping.len as usize, mapping.prot as usize);
     let shown = [
@@ -167,7 +119,6 @@ fn map(
         ("prot", prot),
         ("image offset", mapping.at as usize),
     ];
-    let failed = |what| move |errno| Failure::syscall(what, errno).args(shown);
     // A relocatable object replaces its own reservation; a fixed one must not replace anything (the stack, the stub).
     let how = sys::MAP_PRIVATE
         | if fixed {
@@ -179,81 +130,43 @@ fn map(
         wire::SOURCE_DIRECT => {
             // SAFETY: (1) only the object's own reservation can be replaced.
             unsafe { sys::mmap(addr, len, prot, how, Some(image), mapping.at) }
-                .map_err(failed("mmap"))?
+                .or_fail("mmap", &shown)
         }
         wire::SOURCE_ZERO => {
             // SAFETY: (1) as above.
             unsafe { sys::mmap(addr, len, prot, how | sys::MAP_ANONYMOUS, None, 0) }
-                .map_err(failed("mmap"))?
+                .or_fail("mmap", &shown)
         }
         wire::SOURCE_COPIED => {
             // SAFETY: (1) as above.
             let at =
                 unsafe { sys::mmap(addr, len, sys::PROT_NONE, how | sys::MAP_ANONYMOUS, None, 0) }
-                    .map_err(failed("mmap"))?;
+                    .or_fail("mmap", &shown);
             if at == addr {
                 let from = stub_base() + (record.pages_at + mapping.at) as usize;
                 // SAFETY: (1) every copied page is moved once, into the place just reserved.
-                unsafe { sys::move_mapping(from, len, addr) }.map_err(failed("mremap"))?;
+                unsafe { sys::move_mapping(from, len, addr) }.or_fail("mremap", &shown);
                 if prot != sys::PROT_READ {
                     // SAFETY: (1) the program asked for it.
-                    unsafe { sys::mprotect(addr, len, prot) }.map_err(failed("mprotect"))?;
+                    unsafe { sys::mprotect(addr, len, prot) }.or_fail("mprotect", &shown);
                 }
             }
             at
         }
-        _ => return Err(Failure::new("the session's record is of another version").code(125)),
+        _ => fail_launcher("the session's record is of another version", None),
     };
     if at != addr {
-        return Err(Failure::new("something else is mapped where the program belongs").args(shown));
+        fail(
+            "something else is mapped where the program belongs",
+            &shown,
+            None,
+        );
     }
     if mapping.zero_len != 0 {
         let start = (mapping.zero_start as usize).wrapping_add(bias);
         // SAFETY: the planner proved that the range lies in this mapping, and that it is writable.
         unsafe { core::slice::from_raw_parts_mut(start as *mut u8, mapping.zero_len as usize) }
             .fill(0);
-    }
-    Ok(())
-}
-
-/// Tells the kernel what execve(2) would have recorded: the break, auxv, and what /proc/PID/stat and cmdline show.
-///
-/// It needs `CONFIG_CHECKPOINT_RESTORE`. Without it the program runs all the same, with a break that is far away and an
-/// old /proc/PID/auxv.
-pub fn describe_to_kernel(record: &Record, stack: &Stack, bias: usize, page: usize) {
-    let biased = |addr: u64| (addr as usize).wrapping_add(bias) as u64;
-    let behind_bss = biased(record.brk);
-    // A program that mmap(2) placed has no room for a break behind it: load_elf_binary() moves it then.
-    let brk = match record.objects[0].place {
-        wire::PLACE_ANYWHERE => (arch::dyn_base(stack.sp) + random_offset(record, stack.sp, page))
-            .next_multiple_of(page) as u64,
-        _ => behind_bss,
-    };
-    let [arg_start, arg_end, env_start, env_end] = stack.string_ranges().map(|at| at as u64);
-    let (auxv, auxv_len) = stack.auxv_bytes();
-    // Kernels before 5.15 want the break above the data's end, not below it or at it.
-    for brk in [brk, behind_bss, behind_bss + page as u64] {
-        let map = sys::MmMap {
-            start_code: biased(record.start_code),
-            end_code: biased(record.end_code),
-            start_data: biased(record.start_data),
-            end_data: biased(record.end_data),
-            start_brk: brk,
-            brk,
-            start_stack: stack.sp as u64,
-            arg_start,
-            arg_end,
-            env_start,
-            env_end,
-            auxv,
-            auxv_size: auxv_len as u32,
-            exe_fd: u32::MAX,
-            #[cfg(target_pointer_width = "32")]
-            pad: 0,
-        };
-        if sys::set_mm_map(&map).is_ok() {
-            break;
-        }
     }
 }
 

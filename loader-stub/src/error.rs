@@ -1,47 +1,65 @@
-//! A failure, in one line of at most a screen's width, without an allocator.
+//! A failure ends the launch: one line on standard error, without an allocator, and an exit status.
 
 use crate::sys::{self, Errno};
 
-/// What went wrong: a system call with its arguments, and the kernel's answer.
-pub struct Failure {
-    what: &'static str,
-    args: [(&'static str, usize); 4],
-    errno: Option<Errno>,
-    code: u8,
+/// Exit status of a program that was found but cannot be run.
+const CANNOT_RUN: u8 = 126;
+/// Exit status of a program that was not found.
+const NOT_FOUND: u8 = 127;
+/// Exit status of a failure of the launcher itself.
+const LAUNCHER_FAILED: u8 = 125;
+
+/// Numbers to show, with their names.
+pub type Args<'a> = &'a [(&'static str, usize)];
+
+/// The program cannot be run: `xip-run: PROGRAM: WHAT(arg=…): ERRNO`, exit status 126.
+#[cold]
+#[inline(never)]
+pub fn fail(what: &'static str, args: Args<'_>, errno: Option<Errno>) -> ! {
+    say_and_exit(
+        crate::program_name(&mut [0; 16]),
+        what,
+        args,
+        errno,
+        CANNOT_RUN,
+    )
 }
 
-impl Failure {
-    /// A failure that is no system call's.
-    pub fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            args: [("", 0); 4],
-            errno: None,
-            code: 126,
+/// The stub itself failed: the same, exit status 125.
+#[cold]
+#[inline(never)]
+pub fn fail_launcher(what: &'static str, errno: Option<Errno>) -> ! {
+    say_and_exit(b"", what, &[], errno, LAUNCHER_FAILED)
+}
+
+/// The session's first program cannot be executed, by the path given: exit status 127 if there is none, else 126.
+pub fn fail_exec(path: &[u8], errno: Errno) -> ! {
+    let (what, code) = match errno {
+        Errno::ENOENT => (
+            "not found in the view, or its interpreter is not",
+            NOT_FOUND,
+        ),
+        _ => ("cannot be executed", CANNOT_RUN),
+    };
+    say_and_exit(path, what, &[], Some(errno), code)
+}
+
+/// A system call without which the program cannot be run.
+pub trait OrFail<T> {
+    /// The call's value, or the end.
+    fn or_fail(self, what: &'static str, args: Args<'_>) -> T;
+}
+
+impl<T> OrFail<T> for Result<T, Errno> {
+    fn or_fail(self, what: &'static str, args: Args<'_>) -> T {
+        match self {
+            Ok(value) => value,
+            Err(errno) => fail(what, args, Some(errno)),
         }
-    }
-
-    /// A system call's.
-    pub fn syscall(what: &'static str, errno: Errno) -> Self {
-        Self {
-            errno: Some(errno),
-            ..Self::new(what)
-        }
-    }
-
-    /// The same with up to four arguments to show, as hexadecimal numbers.
-    pub fn args(self, args: [(&'static str, usize); 4]) -> Self {
-        Self { args, ..self }
-    }
-
-    /// The same with another exit status than 126.
-    pub fn code(self, code: u8) -> Self {
-        Self { code, ..self }
     }
 }
 
-/// Prints `xip-run: PROGRAM: WHAT(arg=…): ERRNO` to standard error and exits.
-pub fn fail(program: &[u8], failure: &Failure) -> ! {
+fn say_and_exit(program: &[u8], what: &str, args: Args<'_>, errno: Option<Errno>, code: u8) -> ! {
     let mut line = Line {
         bytes: [0; 400],
         len: 0,
@@ -51,34 +69,31 @@ pub fn fail(program: &[u8], failure: &Failure) -> ! {
         line.push(&program[..program.len().min(200)]);
         line.push(b": ");
     }
-    line.push(failure.what.as_bytes());
-    if !failure.args[0].0.is_empty() {
-        for (number, (name, value)) in failure
-            .args
-            .iter()
-            .filter(|(name, _)| !name.is_empty())
-            .enumerate()
-        {
-            line.push(if number == 0 { b"(" } else { b", " });
-            line.push(name.as_bytes());
-            line.push(b"=0x");
-            line.number(*value, 16);
-        }
+    line.push(what.as_bytes());
+    let mut before: &[u8] = b"(";
+    for (name, value) in args {
+        line.push(before);
+        line.push(name.as_bytes());
+        line.push(b"=0x");
+        line.number(*value, 16);
+        before = b", ";
+    }
+    if !args.is_empty() {
         line.push(b")");
     }
-    if let Some(errno) = failure.errno {
+    if let Some(errno) = errno {
         line.push(b": ");
         match errno.name() {
-            Some(name) => line.push(name.as_bytes()),
-            None => {
+            b"" => {
                 line.push(b"errno ");
                 line.number(errno.0 as usize, 10);
             }
+            name => line.push(name),
         }
     }
     line.push(b"\n");
     sys::write_stderr(&line.bytes[..line.len]);
-    sys::exit(failure.code)
+    sys::exit(code)
 }
 
 struct Line {
@@ -87,6 +102,7 @@ struct Line {
 }
 
 impl Line {
+    #[inline(never)]
     fn push(&mut self, text: &[u8]) {
         for &byte in text {
             if let Some(to) = self.bytes.get_mut(self.len) {
@@ -96,17 +112,11 @@ impl Line {
         }
     }
 
-    fn number(&mut self, mut value: usize, base: usize) {
-        let mut digits = [0; 20];
-        let mut first = digits.len();
-        loop {
-            first -= 1;
-            digits[first] = b"0123456789abcdef"[value % base];
-            value /= base;
-            if value == 0 || first == 0 {
-                break;
-            }
+    fn number(&mut self, value: usize, base: usize) {
+        if value >= base {
+            self.number(value / base, base);
         }
-        self.push(&digits[first..]);
+        let digit = (value % base) as u8;
+        self.push(&[digit + if digit < 10 { b'0' } else { b'a' - 10 }]);
     }
 }

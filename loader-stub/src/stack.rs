@@ -11,10 +11,15 @@ pub const AT_PHNUM: usize = 5;
 pub const AT_PAGESZ: usize = 6;
 pub const AT_BASE: usize = 7;
 pub const AT_ENTRY: usize = 9;
+const AT_PLATFORM: usize = 15;
+const AT_BASE_PLATFORM: usize = 24;
+const AT_RANDOM: usize = 25;
 pub const AT_EXECFN: usize = 31;
 pub const AT_SYSINFO_EHDR: usize = 33;
 
 const WORD: usize = size_of::<usize>();
+/// No descriptor has as large a number.
+const FD_LIMIT: usize = 1 << 24;
 
 /// The block of words from argc to the end of auxv.
 pub struct Stack {
@@ -32,9 +37,10 @@ pub fn record_str(record: &'static Record, str: Str) -> &'static [u8] {
     unsafe { core::slice::from_raw_parts(start, str.len as usize) }
 }
 
-/// How far the block moves down to make room for the path: a multiple of 16, the alignment that the ABIs ask for.
-pub fn shift_bytes(record: &Record) -> usize {
-    (record.execfn.len as usize + 1).next_multiple_of(16)
+/// How far the block moves down at most when strings of `strings_len` bytes are put above it, `args` of them as arguments:
+/// the ABIs want the stack pointer at a multiple of 16.
+pub fn room_bytes(strings_len: usize, args: usize) -> usize {
+    (strings_len + args * WORD).next_multiple_of(16) + 16
 }
 
 impl Stack {
@@ -55,6 +61,11 @@ impl Stack {
         }
         stack.auxc += 1;
         stack
+    }
+
+    /// Addresses of argv and of envp.
+    pub fn vectors(&self) -> (usize, usize) {
+        (self.sp + WORD, self.sp + self.envp() * WORD)
     }
 
     /// Index of the first word of envp.
@@ -101,40 +112,72 @@ impl Stack {
         }
     }
 
-    /// Was this started by the launcher, through the memfd's descriptor? If not, the program executed /proc/self/exe,
-    /// and the path and name that the kernel took from that are the right ones.
-    pub fn is_first_start(&self, record: &Record) -> bool {
-        let Some(execfn) = self.aux(AT_EXECFN) else {
-            return true;
-        };
-        let path = c_str(execfn);
+    /// The descriptor through which this was executed (execveat(2): `/dev/fd/N`), if `AT_EXECFN` says so.
+    pub fn executed_fd(&self) -> Option<usize> {
+        let path = c_str(self.aux(AT_EXECFN)?);
         let number = path
             .strip_prefix(b"/dev/fd/")
-            .or_else(|| path.strip_prefix(b"/proc/self/fd/"));
-        let Some(number) = number else { return false };
-        let value = number.iter().try_fold(0_u64, |value, digit| match digit {
-            b'0'..=b'9' => value.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+            .or_else(|| path.strip_prefix(b"/proc/self/fd/"))?;
+        number.iter().try_fold(0_usize, |value, digit| match digit {
+            b'0'..=b'9' => value
+                .checked_mul(10)?
+                .checked_add(usize::from(digit - b'0')),
             _ => None,
-        });
-        value == Some(record.launch_fd)
+        })
     }
 
-    /// Moves the block down and puts the path into the room above it, for `AT_EXECFN` to point to.
-    pub fn insert_execfn(&mut self, path: &[u8]) {
-        let shift = (path.len() + 1).next_multiple_of(16);
+    /// Moves the block down and puts the path, NUL included, into the room above it, for `AT_EXECFN` to point to.
+    pub fn insert_path(&mut self, path: &[u8]) {
+        let shift = path.len().next_multiple_of(16);
         let len = self.len_bytes();
         let to = self.sp - shift;
         // SAFETY: `working_stack` put the stub's own stack below `to`; from there to the block's end is ours.
         unsafe { core::ptr::copy(self.sp as *const u8, to as *mut u8, len) };
         self.sp = to;
         let room = to + len;
-        // SAFETY: `room` has `shift` bytes, more than the path and its NUL; they were the old block's end.
-        let room_bytes = unsafe { core::slice::from_raw_parts_mut(room as *mut u8, shift) };
-        room_bytes.fill(0);
-        for (to, from) in room_bytes.iter_mut().zip(path) {
-            *to = *from;
-        }
+        // SAFETY: `room` has `shift` bytes, no fewer than the path; they were the old block's end.
+        unsafe { core::ptr::copy_nonoverlapping(path.as_ptr(), room as *mut u8, path.len()) };
         self.set_aux(AT_EXECFN, room);
+    }
+
+    /// Puts `strings`, the first of which become `args` arguments, all of them, in the place of argv\[0\] (binfmt_script.c
+    /// load_script()); the last one is what `AT_EXECFN` points to. They lie right before the string of argv\[1\], as
+    /// /proc/PID/cmdline wants, so all that is below gives way.
+    pub fn replace_argv0(&mut self, strings: &[u8], args: usize) {
+        if self.argc == 0 {
+            // Before Linux 5.18; nothing is in the way.
+            return self.insert_path(strings);
+        }
+        let arg0 = self.word(1);
+        let arg0_end = arg0 + c_str(arg0).len() + 1;
+        let at = arg0_end - strings.len();
+        let shift = arg0.saturating_sub(at).next_multiple_of(16);
+        let old_end = self.sp + self.len_bytes();
+        // argc, the new arguments, then the words behind argv[0]: these first, to where they were not.
+        let tail = self.len_bytes() - 2 * WORD;
+        let new_tail = ((old_end - shift - tail - (1 + args) * WORD) & !15) + (1 + args) * WORD;
+        // SAFETY: `working_stack` put the stub's own stack below what moves down here; the words go first, then what
+        // lies between them and the strings of argv, each over what has gone before.
+        unsafe {
+            core::ptr::copy((self.sp + 2 * WORD) as *const u8, new_tail as *mut u8, tail);
+            let between = old_end as *const u8;
+            core::ptr::copy(between, (old_end - shift) as *mut u8, arg0 - old_end);
+            core::ptr::copy_nonoverlapping(strings.as_ptr(), at as *mut u8, strings.len());
+        }
+        self.sp = new_tail - (1 + args) * WORD;
+        self.argc += args - 1;
+        self.set_word(0, self.argc);
+        let mut string = at;
+        for number in 1..=args {
+            self.set_word(number, string);
+            self.set_aux(AT_EXECFN, string);
+            string += c_str(string).len() + 1;
+        }
+        for kind in [AT_PLATFORM, AT_BASE_PLATFORM, AT_RANDOM] {
+            if let Some(moved) = self.aux(kind).filter(|at| (old_end..arg0).contains(at)) {
+                self.set_aux(kind, moved - shift);
+            }
+        }
     }
 
     /// Address and length in bytes of auxv.
@@ -163,12 +206,11 @@ impl Stack {
     }
 }
 
-/// A string that the kernel put on the stack.
-fn c_str(at: usize) -> &'static [u8] {
+/// A string that somebody vouches for: the kernel put it there, or has just read it.
+pub fn c_str(at: usize) -> &'static [u8] {
     let start = at as *const u8;
     let mut len = 0;
-    // SAFETY: argv, envp and AT_EXECFN point to strings that the kernel copied there, each with its NUL, where the
-    // loop ends; the slice is what it went over.
+    // SAFETY: the loop ends at the string's NUL; the slice is what it went over.
     unsafe {
         while *start.add(len) != 0 {
             len += 1;

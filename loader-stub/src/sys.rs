@@ -1,5 +1,7 @@
 //! The system calls of the stub. Numbers and the calling sequence are in arch/.
 
+use core::mem::MaybeUninit;
+
 use crate::arch::{self, nr};
 
 /// An errno value.
@@ -9,35 +11,40 @@ pub struct Errno(pub i32);
 impl Errno {
     /// A sandbox does not allow the call.
     pub const EPERM: Self = Self(1);
+    pub const ENOENT: Self = Self(2);
+    pub const EINTR: Self = Self(4);
+    pub const EIO: Self = Self(5);
+    pub const ENOEXEC: Self = Self(8);
+    pub const ENOMEM: Self = Self(12);
+    pub const EACCES: Self = Self(13);
+    pub const EFAULT: Self = Self(14);
+    pub const EEXIST: Self = Self(17);
+    pub const EINVAL: Self = Self(22);
     /// The call is not in this kernel.
     pub const ENOSYS: Self = Self(38);
+    pub const ELOOP: Self = Self(40);
+    pub const ELIBBAD: Self = Self(80);
 
-    /// Its name, for those that a launch can meet.
-    pub fn name(self) -> Option<&'static str> {
-        Some(match self.0 {
-            1 => "EPERM",
-            2 => "ENOENT",
-            5 => "EIO",
-            11 => "EAGAIN",
-            12 => "ENOMEM",
-            13 => "EACCES",
-            14 => "EFAULT",
-            17 => "EEXIST",
-            19 => "ENODEV",
-            20 => "ENOTDIR",
-            22 => "EINVAL",
-            23 => "ENFILE",
-            24 => "EMFILE",
-            40 => "ELOOP",
-            75 => "EOVERFLOW",
-            95 => "EOPNOTSUPP",
-            _ => return None,
-        })
+    /// Its name, for those that a launch can meet; empty for the others.
+    pub fn name(self) -> &'static [u8] {
+        /// Number and name of each: smaller than a `match`.
+        const NAMES: &[u8] =
+            b"\x01EPERM\0\x02ENOENT\0\x05EIO\0\x07E2BIG\0\x08ENOEXEC\0\x09EBADF\0\x0bEAGAIN\0\
+            \x0cENOMEM\0\x0dEACCES\0\x0eEFAULT\0\x11EEXIST\0\x13ENODEV\0\x14ENOTDIR\0\x16EINVAL\0\
+            \x17ENFILE\0\x18EMFILE\0\x28ELOOP\0\x4bEOVERFLOW\0\x50ELIBBAD\0\x5fEOPNOTSUPP\0";
+        NAMES
+            .split(|&byte| byte == 0)
+            .find(|entry| {
+                entry
+                    .first()
+                    .is_some_and(|&number| i32::from(number) == self.0)
+            })
+            .map_or(b"", |entry| &entry[1..])
     }
 }
 
 /// A descriptor.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fd(pub usize);
 
 pub const PROT_NONE: usize = 0;
@@ -48,19 +55,35 @@ pub const MAP_ANONYMOUS: usize = 0x20;
 pub const MAP_NORESERVE: usize = 0x4000;
 pub const MAP_FIXED_NOREPLACE: usize = 0x10_0000;
 
-const AT_FDCWD: usize = -100_isize as usize;
+pub const PROT_GROWSDOWN: usize = 0x0100_0000;
+pub const AT_FDCWD: usize = -100_isize as usize;
+pub const AT_EMPTY_PATH: usize = 0x1000;
+pub const O_NOFOLLOW: usize = arch::O_NOFOLLOW;
 const O_CLOEXEC: usize = 0o2_000_000;
 const O_NONBLOCK: usize = 0o4000;
 const O_NOCTTY: usize = 0o400;
-const AT_EMPTY_PATH: usize = 0x1000;
+const AT_STATX_DONT_SYNC: usize = 0x4000;
 const STATX_BASIC_STATS: usize = 0x7ff;
 const PR_SET_NAME: usize = 15;
+const PR_GET_NAME: usize = 16;
+const PR_SET_NO_NEW_PRIVS: usize = 38;
 const PR_SET_MM: usize = 35;
 const PR_SET_MM_MAP: usize = 14;
 const ADDR_NO_RANDOMIZE: usize = 0x004_0000;
 
+#[inline(always)]
 fn call(number: usize, args: [usize; 6]) -> Result<usize, Errno> {
     // SAFETY: the wrappers below are the only callers; each says why its call is sound.
+    unsafe { raw(number, args) }
+}
+
+/// Any system call.
+///
+/// # Safety
+/// 1. As the call itself.
+#[inline(always)]
+pub unsafe fn raw(number: usize, args: [usize; 6]) -> Result<usize, Errno> {
+    // SAFETY: (1) the caller's promise.
     let answer = unsafe { arch::syscall(number, args) };
     match answer.cast_signed() {
         -4095..=-1 => Err(Errno(-(answer.cast_signed()) as i32)),
@@ -117,12 +140,214 @@ pub unsafe fn mprotect(addr: usize, len: usize, prot: usize) -> Result<(), Errno
 /// not waited for and not taken.
 pub fn open(path_nul: &[u8]) -> Result<Fd, Errno> {
     debug_assert!(path_nul.last() == Some(&0));
-    let flags = arch::O_LARGEFILE | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    open_at(AT_FDCWD, path_nul.as_ptr() as usize, 0)
+}
+
+/// The same of a path that somebody else gave, with more flags.
+pub fn open_at(dir: usize, path: usize, flags: usize) -> Result<Fd, Errno> {
+    let flags = flags | arch::O_LARGEFILE | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    call(nr::OPENAT, [dir, path, flags, 0, 0, 0]).map(Fd)
+}
+
+/// Opens the file of a descriptor again, read-only, with the caller's own rights.
+pub fn reopen(fd: Fd) -> Result<Fd, Errno> {
+    let mut path = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
+    decimal(fd.0, &mut path[14..]);
+    open(&path)
+}
+
+/// Writes a number in decimal digits, and returns how many.
+pub fn decimal(mut value: usize, to: &mut [u8]) -> usize {
+    let mut len = 1;
+    let mut power = 10;
+    while value >= power {
+        len += 1;
+        power *= 10;
+    }
+    for digit in to[..len].iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    len
+}
+
+/// pread(2): how many bytes there were, up to the buffer's length.
+pub fn pread(fd: Fd, to: &mut [u8], at: u64) -> Result<usize, Errno> {
+    // SAFETY: (1) the buffer is the caller's.
+    unsafe { pread_at(fd, to.as_mut_ptr(), to.len(), at) }
+}
+
+/// The same, of at most `len` bytes, into a buffer that is not initialized. Returns what was read.
+pub fn pread_into<const N: usize>(
+    fd: Fd,
+    to: &mut MaybeUninit<[u8; N]>,
+    len: usize,
+    at: u64,
+) -> Result<&[u8], Errno> {
+    let start = to.as_mut_ptr().cast::<u8>();
+    // SAFETY: (1) the buffer is the caller's; what was read is initialized.
+    unsafe {
+        let read = pread_at(fd, start, len.min(N), at)?;
+        Ok(core::slice::from_raw_parts(start, read))
+    }
+}
+
+/// # Safety
+/// 1. `len` bytes at `to` must be nobody else's.
+unsafe fn pread_at(fd: Fd, to: *mut u8, len: usize, at: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < len {
+        let [a, b, c] = arch::pread_offset(at + done as u64);
+        match call(nr::PREAD64, [fd.0, to as usize + done, len - done, a, b, c]) {
+            Ok(0) => break,
+            Ok(more) => done += more,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+/// `struct iovec`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct IoVec {
+    pub at: usize,
+    pub len: usize,
+}
+
+/// writev(2).
+pub fn write_vector(fd: Fd, parts: &[IoVec]) -> Result<usize, Errno> {
     call(
-        nr::OPENAT,
-        [AT_FDCWD, path_nul.as_ptr() as usize, flags, 0, 0, 0],
+        nr::WRITEV,
+        [fd.0, parts.as_ptr() as usize, parts.len(), 0, 0, 0],
     )
-    .map(Fd)
+}
+
+/// memfd_create(2), close-on-exec.
+pub fn memfd() -> Result<Fd, Errno> {
+    const MFD_CLOEXEC: usize = 1;
+    /// Linux 6.3.
+    const MFD_NOEXEC_SEAL: usize = 8;
+    let name = c"xip-start".as_ptr() as usize;
+    let create = |flags| call(nr::MEMFD_CREATE, [name, flags, 0, 0, 0, 0]);
+    create(MFD_CLOEXEC | MFD_NOEXEC_SEAL)
+        .or_else(|_| create(MFD_CLOEXEC))
+        .map(Fd)
+}
+
+fn fcntl(fd: Fd, operation: usize, arg: usize) -> Result<usize, Errno> {
+    call(nr::FCNTL, [fd.0, operation, arg, 0, 0, 0])
+}
+
+/// fcntl(2) `F_DUPFD`: a copy, not close-on-exec, at the lowest free number from `least` on.
+pub fn dup_from(fd: Fd, least: usize) -> Result<Fd, Errno> {
+    fcntl(fd, 0, least).map(Fd)
+}
+
+/// dup3(2), close-on-exec.
+pub fn keep_as(fd: Fd, number: Fd) {
+    let _ = call(nr::DUP3, [fd.0, number.0, O_CLOEXEC, 0, 0, 0]);
+}
+
+/// Is the descriptor close-on-exec? fcntl(2) `F_GETFD`.
+pub fn is_close_on_exec(fd: Fd) -> bool {
+    fcntl(fd, 1, 0).is_ok_and(|flags| flags & 1 != 0)
+}
+
+/// fcntl(2) `F_SETFD`.
+pub fn keep_open_on_exec(fd: Fd) {
+    let _ = fcntl(fd, 2, 0);
+}
+
+/// Was it opened with `O_PATH`? fcntl(2) `F_GETFL`.
+pub fn is_path_only(fd: Fd) -> bool {
+    const O_PATH: usize = 0o10_000_000;
+    fcntl(fd, 3, 0).is_ok_and(|flags| flags & O_PATH != 0)
+}
+
+/// May the file of a descriptor be executed by its caller, with its effective rights? EACCES if not, or if it lies on a
+/// filesystem that is mounted noexec.
+pub fn check_executable(fd: Fd, mode: u16) -> Result<(), Errno> {
+    const X_OK: usize = 1;
+    const AT_EACCESS: usize = 0x200;
+    let empty = c"".as_ptr() as usize;
+    match call(
+        nr::FACCESSAT2,
+        [fd.0, empty, X_OK, AT_EACCESS | AT_EMPTY_PATH, 0, 0],
+    ) {
+        // Before Linux 5.8: the superuser's rule is near enough.
+        Err(Errno::ENOSYS) if mode & 0o111 == 0 => Err(Errno::EACCES),
+        Err(Errno::ENOSYS) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+/// execveat(2); returns if it fails.
+pub fn exec_at(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> Errno {
+    match call(nr::EXECVEAT, [dir, path, argv, envp, flags, 0]) {
+        Ok(value) => Errno(-(value as i32)),
+        Err(errno) => errno,
+    }
+}
+
+/// Bytes of a signal set, as the kernel counts them.
+pub const SIGSET_BYTES: usize = 8;
+
+/// `sigset_t`, the kernel's: a bit for each signal.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct SigSet(pub [u32; 2]);
+
+impl SigSet {
+    /// One signal.
+    pub fn of(signal: usize) -> Self {
+        let mut set = Self::default();
+        set.0[(signal - 1) / 32] = 1 << ((signal - 1) % 32);
+        set
+    }
+
+    /// Without a signal.
+    pub fn remove(&mut self, signal: usize) {
+        self.0[(signal - 1) / 32] &= !(1 << ((signal - 1) % 32));
+    }
+}
+
+/// `struct sigaction`, the kernel's.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct SigAction {
+    pub handler: usize,
+    pub flags: usize,
+    #[cfg(not(target_arch = "riscv64"))]
+    pub restorer: usize,
+    pub mask: SigSet,
+}
+
+/// rt_sigprocmask(2).
+pub fn sigprocmask(how: usize, set: usize, old: usize, size: usize) -> Result<usize, Errno> {
+    call(nr::RT_SIGPROCMASK, [how, set, old, size, 0, 0])
+}
+
+/// getpid(2).
+pub fn getpid() -> usize {
+    call(nr::GETPID, [0; 6]).unwrap_or(0)
+}
+
+/// tgkill(2) of the calling thread.
+pub fn kill_self(signal: usize) {
+    let tid = call(nr::GETTID, [0; 6]).unwrap_or(0);
+    let _ = call(nr::TGKILL, [getpid(), tid, signal, 0, 0, 0]);
+}
+
+/// Is there a mapping at a page? mincore(2).
+pub fn is_mapped(page: usize) -> bool {
+    let mut resident = [0_u8];
+    call(
+        nr::MINCORE,
+        [page, 1, resident.as_mut_ptr() as usize, 0, 0, 0],
+    )
+    .is_ok()
 }
 
 /// close(2).
@@ -133,9 +358,10 @@ pub fn close(fd: Fd) {
 
 /// The part of `struct statx` (include/uapi/linux/stat.h) that identifies a file.
 #[repr(C)]
-#[derive(Default)]
 pub struct Statx {
-    head: [u32; 8],
+    head: [u32; 7],
+    pub mode: u16,
+    spare: u16,
     pub ino: u64,
     pub size: u64,
     middle: [u64; 2],
@@ -153,22 +379,19 @@ const _: () = assert!(core::mem::offset_of!(Statx, ino) == 0x20);
 const _: () = assert!(core::mem::offset_of!(Statx, mtime_s) == 0x70);
 const _: () = assert!(core::mem::offset_of!(Statx, dev) == 0x88);
 
-/// statx(2) of a descriptor.
+/// statx(2) of a descriptor. Nothing is asked of a server that has answered before.
 pub fn statx(fd: Fd) -> Result<Statx, Errno> {
-    let mut stat = Statx::default();
-    let to = &raw mut stat as usize;
-    call(
-        nr::STATX,
-        [
-            fd.0,
-            c"".as_ptr() as usize,
-            AT_EMPTY_PATH,
-            STATX_BASIC_STATS,
-            to,
-            0,
-        ],
-    )?;
-    Ok(stat)
+    let empty = c"".as_ptr() as usize;
+    statx_at(fd.0, empty, AT_EMPTY_PATH | AT_STATX_DONT_SYNC)
+}
+
+/// statx(2) of a path that somebody else gave.
+pub fn statx_at(dir: usize, path: usize, flags: usize) -> Result<Statx, Errno> {
+    let mut stat = MaybeUninit::<Statx>::uninit();
+    let to = stat.as_mut_ptr() as usize;
+    call(nr::STATX, [dir, path, flags, STATX_BASIC_STATS, to, 0])?;
+    // SAFETY: the kernel has filled it, to the last byte.
+    Ok(unsafe { stat.assume_init() })
 }
 
 /// 64 random bits, without waiting for a kernel that has just booted to collect some; `None` where there are none.
@@ -193,6 +416,19 @@ pub fn wants_fixed_addresses() -> bool {
 /// prctl(2) `PR_SET_NAME`.
 pub fn set_name(comm: &[u8; 16]) {
     let _ = call(nr::PRCTL, [PR_SET_NAME, comm.as_ptr() as usize, 0, 0, 0, 0]);
+}
+
+/// prctl(2) `PR_GET_NAME`.
+pub fn name(comm: &mut [u8; 16]) {
+    let _ = call(
+        nr::PRCTL,
+        [PR_GET_NAME, comm.as_mut_ptr() as usize, 0, 0, 0, 0],
+    );
+}
+
+/// prctl(2) `PR_SET_NO_NEW_PRIVS`.
+pub fn set_no_new_privs() {
+    let _ = call(nr::PRCTL, [PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0]);
 }
 
 /// `struct prctl_mm_map` (include/uapi/linux/prctl.h).

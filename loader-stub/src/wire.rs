@@ -155,3 +155,104 @@ const _: () = assert!(size_of::<Record>().is_multiple_of(8));
 
 /// Where the stub's code starts, from the base and in the memfd, in bytes; the ELF header lies before it.
 pub const CODE: u64 = 0x200;
+/// [`Session::magic`] and [`Start::magic`]; the last digit is the format's version.
+pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7331;
+
+/// What every program of a session shares: the stub with this record at [`RECORD`] is the *resident* memfd, mapped as one
+/// read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
+/// at the same place: the resident one is mapped over it, because the kernel changes `/proc/self/exe` only when no page of
+/// the executed file is mapped any more (`replace_mm_exe_file()`).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Session {
+    /// [`SESSION_MAGIC`].
+    pub magic: u64,
+    /// Length of the resident memfd, bytes.
+    pub len: u64,
+    /// The lowest of the session's descriptors, which programs cannot close.
+    pub first_fd: u64,
+    /// The highest of them.
+    pub last_fd: u64,
+    /// The boot memfd, to be executed.
+    pub boot_fd: u64,
+    /// `st_dev` (major and minor) of the boot memfd.
+    pub boot_dev: [u32; 2],
+    /// `st_ino` of it.
+    pub boot_ino: u64,
+    /// The resident memfd, to be mapped.
+    pub resident_fd: u64,
+    /// The number at which a process keeps its program, if the kernel would not make that `/proc/self/exe`.
+    pub exe_fd: u64,
+    /// The image.
+    pub image_fd: u64,
+    /// 1 if `image_fd` is `O_PATH`: it is opened again, with the caller's own rights, for each mapping.
+    pub image_reopen: u64,
+    /// `st_dev` of the root view, major and minor.
+    pub view_dev: [u32; 2],
+    /// See [`Record::randomize`].
+    pub randomize: u64,
+    /// The kernel's page size, bytes.
+    pub page: u64,
+    /// Instructions of the seccomp filter (`struct sock_filter`, 8 bytes each), which follow this.
+    pub filter: u64,
+    /// Number of [`File`]s, which follow it, sorted by `ino` and `size`.
+    pub files: u64,
+    /// Number of [`Run`]s, which follow them.
+    pub runs: u64,
+}
+
+/// A file of the image that has direct pages.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct File {
+    /// `st_ino` in the view.
+    pub ino: u32,
+    /// `st_size`, bytes.
+    pub size: u32,
+    /// Index of its first [`Run`].
+    pub first_run: u32,
+    /// How many it has; they are sorted and do not overlap.
+    pub runs: u32,
+}
+
+/// Pages of a file that follow each other in the image too.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Run {
+    /// Number of the first page in the file.
+    pub first_page: u32,
+    /// How many.
+    pub pages: u32,
+    /// Offset of the first one in the image, bytes, page aligned.
+    pub image_at: u32,
+}
+
+/// What one program is started with: the contents of a small memfd at descriptor N - 1, where N is the boot memfd's
+/// (`AT_EXECFN` says `/dev/fd/N`). Strings follow, each with its NUL: [`Start::args`] of them are what scripts put in the
+/// place of argv\[0\]; the last one, always there, is the path that was executed.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Start {
+    /// [`SESSION_MAGIC`].
+    pub magic: u64,
+    /// [`Session::resident_fd`] and [`Session::len`], without which there is no record yet.
+    pub resident_fd: u64,
+    /// See [`Start::resident_fd`].
+    pub resident_len: u64,
+    /// The program's descriptor, to be closed; [`NO_PROGRAM`] in the session's first start: the path is executed then, once
+    /// the session has begun.
+    pub program_fd: u64,
+    /// Length of the strings, bytes.
+    pub strings_len: u64,
+    /// How many of them replace argv\[0\]; none but for scripts.
+    pub args: u64,
+}
+
+/// See [`Start::program_fd`].
+pub const NO_PROGRAM: u64 = u64::MAX;
+/// `SECCOMP_RET_DATA` of the filter's traps, which the handler finds in `si_errno`: those of other filters are not its own.
+pub const TRAP_DATA: u16 = 0x5849;
+
+const _: () = assert!(
+    size_of::<Session>().is_multiple_of(8) && size_of::<File>() == 16 && size_of::<Run>() == 12
+);

@@ -26,8 +26,8 @@ use xip_run::view::{self, Bind, ViewOptions};
 /// copied to RAM, its data is private. The image is its root directory.
 ///
 /// Every empty directory of the image (/proc, /dev, /tmp ...) shows the host's directory of that name; all else is
-/// read-only. In this version the program itself runs in place; the programs that it starts and the libraries that it
-/// loads run from the image through the page cache.
+/// read-only. Every program that is started and every library that is loaded runs in place too; what is not stored so that it
+/// can (`xip-image map`) runs from the page cache.
 #[derive(Parser, Debug)]
 #[command(
     name = "xip-run",
@@ -174,12 +174,19 @@ fn launch(args: Args) -> Result<()> {
             "the program's path is longer than PATH_MAX, 4095 bytes (ENAMETOOLONG)",
         ));
     }
-    let plan = LaunchPlan::new(&image, execfn, &options).map_err(in_image)?;
-    if args.verify {
-        plan.verify(&image).map_err(in_image)?;
-    }
+    let plan = LaunchPlan::new(&image, execfn, &options)
+        .and_then(|plan| {
+            if args.verify {
+                plan.verify(&image)?;
+            }
+            if !args.explain {
+                access::require_executable(&image, &plan)?;
+            }
+            Ok(plan)
+        })
+        .map_err(in_image);
     if args.explain {
-        let explanation = plan.explain();
+        let explanation = plan?.explain();
         let text = if args.json {
             serde_json::to_string_pretty(&explanation)
                 .map_err(|err| Error::failed(format!("JSON: {err}")))?
@@ -195,7 +202,6 @@ fn launch(args: Args) -> Result<()> {
     if !args.copy_text {
         backing.require_executable()?;
     }
-    access::require_executable(&image, &plan).map_err(in_image)?;
     let argv0 = args.argv0.as_ref().unwrap_or(program);
     let argv = std::iter::once(argv0)
         .chain(arguments)
@@ -203,25 +209,40 @@ fn launch(args: Args) -> Result<()> {
             CString::new(arg.as_bytes()).map_err(|_| Error::failed("an argument has a NUL in it"))
         })
         .collect::<Result<_>>()?;
-    let image_path = if args.no_root {
-        backing.path().as_os_str().as_bytes().to_vec()
-    } else {
-        let options = ViewOptions {
-            binds: args.bind,
-            workdir: args.workdir,
-            existing: args.view,
-        };
-        view::raise(&image, backing.as_fd(), &options)?;
-        session::inherit(&backing)?
+    if args.no_root {
+        return Err(session::launch(
+            &image,
+            &backing,
+            &plan?,
+            &session::Launch {
+                execfn,
+                argv,
+                image_path: backing.path().as_os_str().as_bytes().to_vec(),
+            },
+        ));
+    }
+    let descriptor = session::ImageDescriptor::new(&backing)?;
+    let options = ViewOptions {
+        binds: args.bind,
+        workdir: args.workdir,
+        existing: args.view,
     };
-    Err(session::start(
+    view::raise(&image, backing.as_fd(), &options)?;
+    // The plan knows best what is wrong with a program of the image; of others it knows nothing.
+    if let Err(err) = plan
+        && !session::is_script_or_elsewhere(execfn)
+    {
+        return Err(err);
+    }
+    Err(session::begin(
         &image,
-        &backing,
-        &plan,
-        &session::Start {
-            execfn,
+        descriptor,
+        &session::Begin {
+            path: execfn,
             argv,
-            image_path,
+            page,
+            in_place: !args.copy_text,
+            stay: true,
         },
     ))
 }

@@ -16,7 +16,7 @@ pub use alloc::{Arena, retire_arena};
 pub use args::from_c;
 pub use exec::execveat;
 pub use mount::make_mounts_read_only;
-pub use process::{run_detached, unshare};
+pub use process::{is_open, run_detached, unshare};
 
 /// A type that is all numbers, so that its bytes are its meaning.
 ///
@@ -28,6 +28,14 @@ pub(crate) unsafe trait Plain {}
 unsafe impl Plain for wire::Record {}
 // SAFETY: (1) as above.
 unsafe impl Plain for wire::Mapping {}
+// SAFETY: (1) as above, but for four-byte fields, all of the same size.
+unsafe impl Plain for wire::File {}
+// SAFETY: (1) the same.
+unsafe impl Plain for wire::Run {}
+// SAFETY: (1) eight-byte fields, and pairs of four bytes each.
+unsafe impl Plain for wire::Session {}
+// SAFETY: (1) eight-byte fields.
+unsafe impl Plain for wire::Start {}
 
 /// The bytes of a value.
 pub(crate) fn bytes_of<T: Plain>(value: &T) -> &[u8] {

@@ -6,6 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::thread::UnshareFlags;
 
+/// Is there a descriptor of that number? fcntl(2) `F_GETFD`.
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: it changes nothing, and what is no descriptor is an error.
+    unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
+}
+
 /// unshare(2) for the namespaces that a root view needs.
 ///
 /// # Errors

@@ -23,6 +23,7 @@
 
 mod measure;
 mod setup;
+mod shared;
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -36,6 +37,7 @@ use serde::Serialize;
 
 use measure::{MemoryRow, TimeRow};
 use setup::{HELPER, Setup, Way};
+use shared::Bar;
 
 /// Cold launch of static busybox `true` in place: at most so many times the native one.
 const LAUNCH_RATIO_BAR: f64 = 1.8;
@@ -75,14 +77,6 @@ struct Figures {
     bars: Vec<Bar>,
 }
 
-#[derive(Serialize)]
-struct Bar {
-    what: &'static str,
-    measured: f64,
-    at_most: f64,
-    holds: bool,
-}
-
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     if args.nth(1).as_deref() == Some(OsStr::new(HELPER)) {
@@ -104,7 +98,7 @@ fn run(args: &Args) -> Result<bool> {
         true => (Duration::from_secs(3), 3),
         false => (Duration::from_secs(15), 7),
     };
-    let (cpu, highest_priority) = measure::settle_on_a_cpu();
+    let (cpu, highest_priority) = shared::settle_on_a_cpu();
     println!(
         "xip-run: {}, {} bytes, {}",
         setup.xip_run.display(),
@@ -124,13 +118,7 @@ fn run(args: &Args) -> Result<bool> {
     let memory = measure::memory(&setup, starts)?;
     print_memory(&memory, starts);
     let bars = bars(&time, &memory);
-    for bar in &bars {
-        let verdict = if bar.holds { "holds" } else { "BROKEN" };
-        println!(
-            "{verdict}: {}: {:.2}, at most {:.2}",
-            bar.what, bar.measured, bar.at_most
-        );
-    }
+    shared::print_bars(&bars);
     let hold = bars.iter().all(|bar| bar.holds);
     let figures = Figures {
         xip_run: setup.xip_run.clone(),
@@ -162,21 +150,19 @@ fn bars(time: &[TimeRow], memory: &[MemoryRow]) -> Vec<Bar> {
     };
     let mut bars = Vec::new();
     if let Some(launch) = launch {
-        bars.push(Bar {
-            what: "cold launch of static busybox `true` in place, times native",
-            measured: launch.ratio,
-            at_most: LAUNCH_RATIO_BAR,
-            holds: launch.ratio <= LAUNCH_RATIO_BAR,
-        });
+        bars.push(Bar::new(
+            "cold launch of static busybox `true` in place, times native",
+            launch.ratio,
+            LAUNCH_RATIO_BAR,
+        ));
     }
     if let (Some(native), Some(in_place)) = (own(Way::Native), own(Way::InPlace)) {
         let kib = |bytes: u64| bytes as f64 / 1024.0;
-        bars.push(Bar {
-            what: "anonymous memory, page tables and session of a sleeping in-place busybox, KiB",
-            measured: kib(in_place),
-            at_most: kib(native + OWN_RAM_BAR_BYTES),
-            holds: in_place <= native + OWN_RAM_BAR_BYTES,
-        });
+        bars.push(Bar::new(
+            "anonymous memory, page tables and session of a sleeping in-place busybox, KiB",
+            kib(in_place),
+            kib(native + OWN_RAM_BAR_BYTES),
+        ));
     }
     bars
 }

@@ -4,20 +4,14 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::process::setpriority_process;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 use xip_run::report;
 
 use crate::setup::{Running, Setup, Way};
+use crate::shared::{OrWhy, median};
 
 /// Rounds of a block: enough for a median, few enough that nothing changes meanwhile.
 const BLOCK_ROUNDS: usize = 15;
-/// `RLIMIT_NICE` and CAP_SYS_NICE permitting, the highest that nice(2) has.
-const HIGHEST_PRIORITY: i32 = -20;
-
-/// Why there are no figures.
-pub(crate) type OrWhy<T> = std::result::Result<T, String>;
 
 /// Spawn and wait, of one program in one way.
 #[derive(Serialize)]
@@ -65,30 +59,6 @@ pub(crate) struct Memory {
     pub(crate) all_bytes: u64,
     /// `VmHWM`: the most pages that were present at once.
     pub(crate) peak_bytes: u64,
-}
-
-/// Stays on one CPU, at a high priority if that is allowed, and so do all processes started from here on. The CPU, and
-/// whether the priority is high.
-pub(crate) fn settle_on_a_cpu() -> (Option<usize>, bool) {
-    let on_one = || {
-        let allowed = sched_getaffinity(None).ok()?;
-        // The last: the first has more of the machine's interrupts.
-        let cpu = (0..CpuSet::MAX_CPU).rfind(|&cpu| allowed.is_set(cpu))?;
-        let mut one = CpuSet::new();
-        one.set(cpu);
-        sched_setaffinity(None, &one).ok()?;
-        Some(cpu)
-    };
-    (
-        on_one(),
-        setpriority_process(None, HIGHEST_PRIORITY).is_ok(),
-    )
-}
-
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Measures spawn and wait of every program in every way, by turns, until the time is up. How many rounds there were,

@@ -15,6 +15,8 @@ use xip_run::cramfs::build::{BuildOptions, build};
 use xip_run::cramfs::xip::XipPolicy;
 use xip_run::elf::ElfFile;
 
+use crate::shared::xip_run;
+
 /// The first argument that makes this benchmark the helper that calls userland-execve.
 pub(crate) const HELPER: &str = "--userland-execve";
 
@@ -244,44 +246,6 @@ fn add(tree: &Path, from: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     fs::create_dir_all(tree.join("bin"))?;
     fs::copy(from, tree.join("bin").join(name))?;
     Ok(Some(elf.interp.unwrap_or_default()))
-}
-
-/// The xip-run to measure: `$XIP_RUN`, else the release build for the static target of this processor.
-fn xip_run() -> Result<(PathBuf, &'static str)> {
-    if let Some(path) = std::env::var_os("XIP_RUN") {
-        return Ok((path.into(), "named by $XIP_RUN"));
-    }
-    let target = match std::env::consts::ARCH {
-        "x86_64" => "x86_64-unknown-linux-musl",
-        "aarch64" => "aarch64-unknown-linux-musl",
-        _ => {
-            let own = env!("CARGO_BIN_EXE_xip-run").into();
-            return Ok((own, "for this host (there is no static target)"));
-        }
-    };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--release", "--quiet", "--bin", "xip-run"])
-        .args(["--message-format", "json", "--target", target])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stderr(Stdio::inherit());
-    let out = command
-        .output()
-        .with_context(|| format!("run {command:?}"))?;
-    if !out.status.success() {
-        bail!("{command:?} failed; `rustup target add {target}`, or name a binary with XIP_RUN");
-    }
-    let built = String::from_utf8_lossy(&out.stdout)
-        .lines()
-        .find_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            Some(PathBuf::from(message["executable"].as_str()?))
-        });
-    Ok((
-        built.context("cargo did not say what it built")?,
-        "static by musl, release",
-    ))
 }
 
 /// What the helper process does: becomes the program, as the crate userland-execve can; without a program, ends.

@@ -112,7 +112,7 @@ pub fn compile_with(driver: &str, name: &str, flags: &[&str]) -> Result<PathBuf,
     if program.is_file() {
         return Ok(program);
     }
-    fs::create_dir_all(&cache).unwrap();
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
     let work = TempDir::new_in(&cache).unwrap();
     let fresh = work.path().join("program");
     let output = Command::new(driver)

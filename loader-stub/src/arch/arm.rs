@@ -2,21 +2,47 @@
 
 use core::arch::{asm, naked_asm};
 
+use crate::sys::SigSet;
+
 /// Linux system call numbers: arch/arm/tools/syscall.tbl.
 pub mod nr {
     pub const WRITE: usize = 4;
     pub const CLOSE: usize = 6;
+    pub const EXECVE: usize = 11;
+    pub const GETPID: usize = 20;
     pub const MUNMAP: usize = 91;
     pub const MPROTECT: usize = 125;
     pub const PERSONALITY: usize = 136;
+    pub const WRITEV: usize = 146;
     pub const MREMAP: usize = 163;
     pub const PRCTL: usize = 172;
+    pub const RT_SIGACTION: usize = 174;
+    pub const RT_SIGPROCMASK: usize = 175;
+    pub const RT_SIGSUSPEND: usize = 179;
+    pub const PREAD64: usize = 180;
     /// mmap2: its offset counts 4096 bytes, whatever the page size.
     pub const MMAP: usize = 192;
+    pub const MINCORE: usize = 219;
+    pub const FCNTL: usize = 221;
+    pub const GETTID: usize = 224;
     pub const EXIT_GROUP: usize = 248;
+    pub const TGKILL: usize = 268;
     pub const OPENAT: usize = 322;
+    pub const PSELECT6: usize = 335;
+    pub const PPOLL: usize = 336;
+    pub const EPOLL_PWAIT: usize = 346;
+    pub const DUP3: usize = 358;
+    pub const SECCOMP: usize = 383;
     pub const GETRANDOM: usize = 384;
+    pub const MEMFD_CREATE: usize = 385;
+    pub const EXECVEAT: usize = 387;
     pub const STATX: usize = 397;
+    pub const PSELECT6_TIME64: usize = 413;
+    pub const PPOLL_TIME64: usize = 414;
+    pub const IO_PGETEVENTS: usize = 399;
+    pub const CLOSE_RANGE: usize = 436;
+    pub const FACCESSAT2: usize = 439;
+    pub const EPOLL_PWAIT2: usize = 441;
 }
 
 /// What mmap's offset counts, in bytes.
@@ -29,6 +55,18 @@ pub const RANDOM_BITS: u32 = 8;
 /// `ELF_ET_DYN_BASE`.
 pub fn dyn_base(_sp: usize) -> usize {
     0x0040_0000
+}
+
+/// open(2) flag.
+pub const O_NOFOLLOW: usize = 0o100_000;
+/// `e_machine`: `EM_ARM`.
+pub const ELF_MACHINE: u16 = 40;
+/// Is the stack executable if there is no `PT_GNU_STACK`? `arm_elf_read_implies_exec()` says yes.
+pub const STACK_EXEC_DEFAULT: bool = true;
+
+/// The offset arguments of pread64.
+pub fn pread_offset(at: u64) -> [usize; 3] {
+    [0, at as usize, (at >> 32) as usize]
 }
 
 /// Where the kernel starts: the stack pointer is at argc.
@@ -85,7 +123,7 @@ pub fn start_address() -> usize {
 
 /// How many bytes the stub has, from its base.
 pub fn stub_len() -> usize {
-    address_of!(xip_stub_end) - crate::stub_base()
+    address_of!(xip_stub_end) - super::stub_base()
 }
 
 /// A system call.
@@ -158,4 +196,44 @@ unsafe extern "C" fn leave() -> ! {
         "ldr pc, [sp, #-4]",
         munmap = const nr::MUNMAP,
     )
+}
+
+/// What a signal handler gets as its third argument: arch/arm/include/asm/ucontext.h, arch/arm/include/uapi/asm/sigcontext.h.
+#[repr(C)]
+pub struct Context {
+    head: [u32; 5],
+    trap: [u32; 3],
+    /// r0 to r10, fp, ip, sp, lr, pc, cpsr.
+    regs: [u32; 17],
+    fault_address: u32,
+    /// The mask that sigreturn restores.
+    pub sigmask: SigSet,
+}
+
+const _: () = assert!(core::mem::offset_of!(Context, regs) == 32);
+const _: () = assert!(core::mem::offset_of!(Context, sigmask) == 104);
+
+impl Context {
+    /// The trapped call's number.
+    pub fn number(&self) -> usize {
+        self.regs[7] as usize
+    }
+
+    /// The trapped call's arguments.
+    pub fn args(&self) -> [usize; 6] {
+        [0, 1, 2, 3, 4, 5].map(|at| self.regs[at] as usize)
+    }
+
+    /// What the call shall seem to have answered.
+    pub fn set_answer(&mut self, answer: usize) {
+        self.regs[0] = answer as u32;
+    }
+}
+
+/// sigaction(2) flag: none, the kernel knows where a handler returns to (the vdso).
+pub const SA_RESTORER: usize = 0;
+
+/// No code of the stub.
+pub fn restorer() -> usize {
+    0
 }

@@ -7,3 +7,8 @@
 mod this;
 
 pub use this::*;
+
+/// Where this copy of the stub is mapped: the linker's base for the first one.
+pub fn stub_base() -> usize {
+    start_address() & !(crate::wire::PART as usize - 1)
+}

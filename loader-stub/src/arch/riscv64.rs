@@ -2,20 +2,48 @@
 
 use core::arch::{asm, naked_asm};
 
+use crate::sys::SigSet;
+
 /// Linux system call numbers: include/uapi/asm-generic/unistd.h.
 pub mod nr {
+    pub const EPOLL_PWAIT: usize = 22;
+    pub const DUP3: usize = 24;
+    pub const FCNTL: usize = 25;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const WRITE: usize = 64;
+    pub const WRITEV: usize = 66;
+    pub const PREAD64: usize = 67;
+    pub const PSELECT6: usize = 72;
+    pub const PPOLL: usize = 73;
     pub const PERSONALITY: usize = 92;
     pub const EXIT_GROUP: usize = 94;
+    pub const TGKILL: usize = 131;
+    pub const RT_SIGSUSPEND: usize = 133;
+    pub const RT_SIGACTION: usize = 134;
+    pub const RT_SIGPROCMASK: usize = 135;
     pub const PRCTL: usize = 167;
+    pub const GETPID: usize = 172;
+    pub const GETTID: usize = 178;
     pub const MUNMAP: usize = 215;
     pub const MREMAP: usize = 216;
+    pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const MPROTECT: usize = 226;
+    pub const MINCORE: usize = 232;
+    pub const SECCOMP: usize = 277;
     pub const GETRANDOM: usize = 278;
+    pub const MEMFD_CREATE: usize = 279;
+    pub const EXECVEAT: usize = 281;
     pub const STATX: usize = 291;
+    pub const IO_PGETEVENTS: usize = 292;
+    pub const CLOSE_RANGE: usize = 436;
+    pub const FACCESSAT2: usize = 439;
+    pub const EPOLL_PWAIT2: usize = 441;
+    /// 32-bit machines have these; no number is that of a call here.
+    pub const PSELECT6_TIME64: usize = usize::MAX;
+    /// The same.
+    pub const PPOLL_TIME64: usize = usize::MAX - 1;
 }
 
 /// What mmap's offset counts, in bytes.
@@ -29,6 +57,18 @@ pub const RANDOM_BITS: u32 = 18;
 pub fn dyn_base(sp: usize) -> usize {
     let bits = if sp < 1 << 38 { 38 } else { 47 };
     (1_usize << bits) / 3 * 2
+}
+
+/// open(2) flag.
+pub const O_NOFOLLOW: usize = 0o400_000;
+/// `e_machine`: `EM_RISCV`.
+pub const ELF_MACHINE: u16 = 243;
+/// Is the stack executable if there is no `PT_GNU_STACK`? Not here.
+pub const STACK_EXEC_DEFAULT: bool = false;
+
+/// The offset arguments of pread64.
+pub fn pread_offset(at: u64) -> [usize; 3] {
+    [at as usize, 0, 0]
 }
 
 /// Where the kernel starts: the stack pointer is at argc.
@@ -65,7 +105,7 @@ pub fn stub_len() -> usize {
     let end: usize;
     // SAFETY: computes an address; the symbol is stub.ld's.
     unsafe { asm!("lla {end}, xip_stub_end", end = out(reg) end, options(nomem, nostack)) };
-    end - crate::stub_base()
+    end - super::stub_base()
 }
 
 /// A system call.
@@ -136,3 +176,37 @@ unsafe extern "C" fn leave() -> ! {
         munmap = const nr::MUNMAP,
     )
 }
+
+/// What a signal handler gets as its third argument: arch/riscv/include/uapi/asm/{ucontext,sigcontext}.h.
+#[repr(C)]
+pub struct Context {
+    head: [u64; 5],
+    /// The mask that sigreturn restores.
+    pub sigmask: SigSet,
+    unused: [u64; 16],
+    /// pc, then x1 to x31.
+    regs: [u64; 32],
+}
+
+const _: () = assert!(core::mem::offset_of!(Context, sigmask) == 40);
+const _: () = assert!(core::mem::offset_of!(Context, regs) == 176);
+
+impl Context {
+    /// The trapped call's number.
+    pub fn number(&self) -> usize {
+        self.regs[17] as usize
+    }
+
+    /// The trapped call's arguments.
+    pub fn args(&self) -> [usize; 6] {
+        [10, 11, 12, 13, 14, 15].map(|at| self.regs[at] as usize)
+    }
+
+    /// What the call shall seem to have answered.
+    pub fn set_answer(&mut self, answer: usize) {
+        self.regs[10] = answer as u64;
+    }
+}
+
+/// sigaction(2) flag: none, the kernel knows where a handler returns to (the vdso).
+pub const SA_RESTORER: usize = 0;

@@ -2,6 +2,8 @@
 
 use core::arch::{asm, naked_asm};
 
+use crate::sys::SigSet;
+
 /// Linux system call numbers: arch/x86/entry/syscalls/syscall_64.tbl.
 pub mod nr {
     pub const WRITE: usize = 1;
@@ -9,13 +11,39 @@ pub mod nr {
     pub const MMAP: usize = 9;
     pub const MPROTECT: usize = 10;
     pub const MUNMAP: usize = 11;
+    pub const RT_SIGACTION: usize = 13;
+    pub const RT_SIGPROCMASK: usize = 14;
+    pub const PREAD64: usize = 17;
+    pub const WRITEV: usize = 20;
     pub const MREMAP: usize = 25;
+    pub const MINCORE: usize = 27;
+    pub const GETPID: usize = 39;
+    pub const EXECVE: usize = 59;
+    pub const FCNTL: usize = 72;
+    pub const RT_SIGSUSPEND: usize = 130;
     pub const PERSONALITY: usize = 135;
     pub const PRCTL: usize = 157;
+    pub const GETTID: usize = 186;
     pub const EXIT_GROUP: usize = 231;
+    pub const TGKILL: usize = 234;
     pub const OPENAT: usize = 257;
+    pub const PSELECT6: usize = 270;
+    pub const PPOLL: usize = 271;
+    pub const EPOLL_PWAIT: usize = 281;
+    pub const DUP3: usize = 292;
+    pub const SECCOMP: usize = 317;
     pub const GETRANDOM: usize = 318;
+    pub const MEMFD_CREATE: usize = 319;
+    pub const EXECVEAT: usize = 322;
     pub const STATX: usize = 332;
+    pub const IO_PGETEVENTS: usize = 333;
+    pub const CLOSE_RANGE: usize = 436;
+    pub const FACCESSAT2: usize = 439;
+    pub const EPOLL_PWAIT2: usize = 441;
+    /// 32-bit machines have these; no number is that of a call here.
+    pub const PSELECT6_TIME64: usize = usize::MAX;
+    /// The same.
+    pub const PPOLL_TIME64: usize = usize::MAX - 1;
 }
 
 /// What mmap's offset counts, in bytes.
@@ -28,6 +56,18 @@ pub const RANDOM_BITS: u32 = 28;
 /// `ELF_ET_DYN_BASE`: two thirds of the 47-bit address space.
 pub fn dyn_base(_sp: usize) -> usize {
     0x5555_5555_4000
+}
+
+/// open(2) flag.
+pub const O_NOFOLLOW: usize = 0o400_000;
+/// `e_machine`: `EM_X86_64`.
+pub const ELF_MACHINE: u16 = 62;
+/// Is the stack executable if there is no `PT_GNU_STACK`? `elf_read_implies_exec()`'s table says no.
+pub const STACK_EXEC_DEFAULT: bool = false;
+
+/// The offset arguments of pread64.
+pub fn pread_offset(at: u64) -> [usize; 3] {
+    [at as usize, 0, 0]
 }
 
 /// Where the kernel starts: the stack pointer is at argc.
@@ -62,6 +102,7 @@ pub fn start_address() -> usize {
 ///
 /// # Safety
 /// 1. As the call itself.
+#[inline(always)]
 pub unsafe fn syscall(number: usize, args: [usize; 6]) -> usize {
     let answer;
     // SAFETY: the kernel changes rax, rcx, r11 and what the arguments point to, for which the caller vouches (1).
@@ -88,7 +129,7 @@ pub fn stub_len() -> usize {
     let end: usize;
     // SAFETY: computes an address; the symbol is stub.ld's.
     unsafe { asm!("lea {end}, [rip + xip_stub_end]", end = out(reg) end, options(nomem, nostack)) };
-    end - crate::stub_base()
+    end - super::stub_base()
 }
 
 /// Unmaps `len` bytes at `unmap`, zeroes every register and starts at `entry` with the stack at `sp`. It runs from
@@ -168,4 +209,56 @@ unsafe extern "C" fn leave() -> ! {
         "ret",
         munmap = const nr::MUNMAP,
     )
+}
+
+/// What a signal handler gets as its third argument: arch/x86/include/uapi/asm/{ucontext,sigcontext}.h.
+#[repr(C)]
+pub struct Context {
+    head: [u64; 5],
+    /// r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip and others.
+    gregs: [u64; 23],
+    fpstate: u64,
+    reserved: [u64; 8],
+    /// The mask that sigreturn restores.
+    pub sigmask: SigSet,
+}
+
+const _: () = assert!(core::mem::offset_of!(Context, gregs) == 40);
+const _: () = assert!(core::mem::offset_of!(Context, sigmask) == 296);
+
+impl Context {
+    /// The trapped call's number.
+    pub fn number(&self) -> usize {
+        self.gregs[13] as usize
+    }
+
+    /// The trapped call's arguments.
+    pub fn args(&self) -> [usize; 6] {
+        // rdi, rsi, rdx, r10, r8, r9
+        [8, 9, 12, 2, 0, 1].map(|at| self.gregs[at] as usize)
+    }
+
+    /// What the call shall seem to have answered.
+    pub fn set_answer(&mut self, answer: usize) {
+        self.gregs[13] = answer as u64;
+    }
+}
+
+/// sigaction(2) flag: the kernel wants a restorer.
+pub const SA_RESTORER: usize = 0x0400_0000;
+
+/// Address of the code that a handler returns to.
+pub fn restorer() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("lea {at}, [rip + {restore}]", at = out(reg) at, restore = sym restore, options(nomem, nostack))
+    };
+    at
+}
+
+/// rt_sigreturn(2).
+#[unsafe(naked)]
+unsafe extern "C" fn restore() -> ! {
+    naked_asm!("mov eax, 15", "syscall")
 }

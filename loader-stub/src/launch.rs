@@ -1,4 +1,4 @@
-//! The loader stub: what a program in place really executes first.
+//! The stub of a launch: what one program that was planned ahead really executes first.
 //!
 //! On entry: the kernel has executed the session memfd as it executes any static program. Close-on-exec is done,
 //! signals, threads, timers and robust lists are reset, the stack holds argc, argv, envp and auxv, and the parts that
@@ -13,21 +13,26 @@
 #![no_std]
 #![no_main]
 #![no_builtins]
-#![allow(
-    clippy::result_large_err,
-    reason = "there is no heap, and a failure is the last thing that is made"
-)]
 
 mod apply;
+#[allow(dead_code, reason = "some of it is the session's only")]
 mod arch;
+mod describe;
+#[allow(dead_code, reason = "some of it is the session's only")]
 mod error;
 mod mem;
+mod place;
+#[allow(dead_code, reason = "some of it is the session's only")]
 mod stack;
+#[allow(dead_code, reason = "some of it is the session's only")]
 mod sys;
 #[allow(dead_code, reason = "some of it is the launcher's only")]
 mod wire;
 
-use error::{Failure, fail};
+use arch::stub_base;
+use describe::Described;
+use error::fail_launcher;
+use stack::Stack;
 
 /// The record, mapped behind the stub by the kernel.
 fn record() -> &'static wire::Record {
@@ -36,62 +41,72 @@ fn record() -> &'static wire::Record {
     unsafe { &*((stub_base() + wire::RECORD as usize) as *const wire::Record) }
 }
 
-/// Where this copy of the stub is mapped: the linker's base for the first one.
-fn stub_base() -> usize {
-    arch::start_address() & !(wire::PART as usize - 1)
+/// What messages call the program.
+fn program_name(_: &mut [u8; 16]) -> &[u8] {
+    stack::record_str(record(), record().execfn)
 }
 
-/// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the record's
-/// strings need, so the stub works below that.
+/// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the path that is
+/// put above it needs, so the stub works below that.
 extern "C" fn working_stack(sp: usize) -> usize {
-    (sp - stack::shift_bytes(record()) - 128) & !15
+    let room = stack::room_bytes(record().execfn.len as usize + 1, 0);
+    (sp - room - 128) & !15
 }
 
 /// Called by `_start` on that stack, with the stack pointer that the kernel gave.
 extern "C" fn stub_main(sp: usize) -> ! {
+    let mut stack = Stack::parse(sp);
+    let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
     let record = record();
     if record.magic != wire::MAGIC {
-        fail(
-            b"",
-            &Failure::new("the session's record is of another version").code(125),
-        );
+        fail_launcher("the session's record is of another version", None);
     }
-    let program = stack::record_str(record, record.execfn);
-    match start(record, sp) {
-        Ok(never) => match never {},
-        Err(failure) => fail(program, &failure),
-    }
-}
+    let first_start = stack.executed_fd() == Some(record.launch_fd as usize);
 
-fn start(record: &'static wire::Record, sp: usize) -> Result<core::convert::Infallible, Failure> {
-    let mut stack = stack::Stack::parse(sp);
-    let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
-    let first_start = stack.is_first_start(record);
-
-    let image = apply::open_image(record)?;
+    let image = apply::open_image(record);
     let [program, interpreter] = &record.objects;
-    let program_bias = apply::map_object(record, program, image, sp, page)?;
+    let program_bias = apply::map_object(record, program, image, stack.sp, page);
     let interpreter_bias = match interpreter.place {
         wire::PLACE_NONE => None,
-        _ => Some(apply::map_object(record, interpreter, image, sp, page)?),
+        _ => Some(apply::map_object(
+            record,
+            interpreter,
+            image,
+            stack.sp,
+            page,
+        )),
     };
     sys::close(image);
     // A bias is a difference, which may be below zero: adding it wraps.
-    let program_entry = (program.entry as usize).wrapping_add(program_bias);
+    let biased = |addr: u64| (addr as usize).wrapping_add(program_bias);
     let entry = match interpreter_bias {
         Some(bias) => (interpreter.entry as usize).wrapping_add(bias),
-        None => program_entry,
+        None => biased(program.entry),
     };
-    let phdr = (record.phdr as usize).wrapping_add(program_bias);
-    stack.set_aux(stack::AT_PHDR, phdr);
+    stack.set_aux(stack::AT_PHDR, biased(record.phdr));
     stack.set_aux(stack::AT_PHNUM, record.phnum as usize);
-    stack.set_aux(stack::AT_ENTRY, program_entry);
+    stack.set_aux(stack::AT_ENTRY, biased(program.entry));
     stack.set_aux(stack::AT_BASE, interpreter_bias.unwrap_or(0));
+    // If not, the program executed /proc/self/exe, and the path and name that the kernel took from that are right.
     if first_start {
-        stack.insert_execfn(stack::record_str(record, record.execfn));
+        let execfn = record.execfn;
+        let with_nul = wire::Str {
+            len: execfn.len + 1,
+            ..execfn
+        };
+        stack.insert_path(stack::record_str(record, with_nul));
         sys::set_name(&record.comm);
     }
-    apply::describe_to_kernel(record, &stack, program_bias, page);
+    let described = Described {
+        start_code: biased(record.start_code),
+        end_code: biased(record.end_code),
+        start_data: biased(record.start_data),
+        end_data: biased(record.end_data),
+        behind_bss: biased(record.brk),
+        has_room_for_brk: program.place != wire::PLACE_ANYWHERE,
+        randomize: record.randomize != 0,
+    };
+    let _ = describe::to_kernel(&described, None, &stack, page);
 
     let base = stub_base();
     let moved_to = apply::move_beside_vdso(&stack, page);
@@ -113,8 +128,5 @@ fn start(record: &'static wire::Record, sp: usize) -> Result<core::convert::Infa
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    fail(
-        b"",
-        &Failure::new("the loader stub failed; this is a bug").code(125),
-    )
+    fail_launcher("the loader stub failed; this is a bug", None)
 }

@@ -1,0 +1,169 @@
+//! Maps files: the pages that the session's index calls direct from the image, the rest from the descriptor.
+//!
+//! On entry and on exit: no state of its own. A descriptor is one of the view's if its device is; its inode number and
+//! its size then find its runs.
+
+use crate::session_record;
+use crate::sys::{self, Errno, Fd};
+use crate::wire::{File, Run, Session};
+
+const PROT_WRITE: usize = 2;
+const MAP_TYPE: usize = 0xf;
+const MAP_SHARED: usize = 1;
+const S_IFMT: u16 = 0o170_000;
+const S_IFREG: u16 = 0o100_000;
+
+/// The instructions of the filter, behind the record: wire.rs.
+pub fn filter(session: &'static Session) -> &'static [u64] {
+    let start = (&raw const *session).wrapping_add(1).cast();
+    // SAFETY: the launcher put that many there, in the record's own mapping, which never changes.
+    unsafe { core::slice::from_raw_parts(start, session.filter as usize) }
+}
+
+fn files(session: &'static Session) -> &'static [File] {
+    let start = filter(session).as_ptr_range().end.cast();
+    // SAFETY: as above.
+    unsafe { core::slice::from_raw_parts(start, session.files as usize) }
+}
+
+fn runs(file: &File) -> &'static [Run] {
+    let session = session_record();
+    let all = files(session).as_ptr_range().end.cast::<Run>();
+    // SAFETY: as above; the launcher gave each file its own.
+    unsafe { core::slice::from_raw_parts(all.add(file.first_run as usize), file.runs as usize) }
+}
+
+/// The index's entry for a descriptor, if it is a file of the view with direct pages.
+pub fn find(fd: Fd) -> Option<&'static File> {
+    let session = session_record();
+    let stat = sys::statx(fd).ok()?;
+    if stat.dev != session.view_dev || stat.mode & S_IFMT != S_IFREG {
+        return None;
+    }
+    let files = files(session);
+    let key = |file: &File| (u64::from(file.ino), u64::from(file.size));
+    let found = files.binary_search_by_key(&(stat.ino, stat.size), key);
+    files.get(found.ok()?)
+}
+
+/// A descriptor of the image for mapping, and whether it must be closed.
+fn open_image(session: &Session) -> Result<(Fd, bool), Errno> {
+    let fd = Fd(session.image_fd as usize);
+    match session.image_reopen {
+        0 => Ok((fd, false)),
+        _ => sys::reopen(fd).map(|fd| (fd, true)),
+    }
+}
+
+/// What mmap(2) is asked for.
+#[derive(Clone, Copy)]
+pub struct Request {
+    pub addr: usize,
+    pub len: usize,
+    pub prot: usize,
+    pub flags: usize,
+    pub fd: Fd,
+    pub offset: u64,
+}
+
+impl Request {
+    /// Maps the descriptor, as the kernel does.
+    ///
+    /// # Safety
+    /// 1. As mmap(2) with these flags.
+    pub unsafe fn map(&self) -> Result<usize, Errno> {
+        // SAFETY: (1) the caller's promise.
+        unsafe {
+            sys::mmap(
+                self.addr,
+                self.len,
+                self.prot,
+                self.flags,
+                Some(self.fd),
+                self.offset,
+            )
+        }
+    }
+
+    /// Maps the descriptor, from flash where that can be. Every error is the kernel's own: where a mapping could fail for
+    /// the descriptor but not for the image, the descriptor is mapped first.
+    ///
+    /// # Safety
+    /// 1. As mmap(2) with these flags.
+    pub unsafe fn map_in_place(&self, file: Option<&'static File>) -> Result<usize, Errno> {
+        let session = session_record();
+        let page = session.page;
+        let Some((runs, first, end)) = file.and_then(|file| self.direct_runs(file, page)) else {
+            // SAFETY: (1) the caller's promise.
+            return unsafe { self.map() };
+        };
+        let Ok((image, close)) = open_image(session) else {
+            // SAFETY: (1) the caller's promise.
+            return unsafe { self.map() };
+        };
+        let flash = |addr, flags, run: &Run, start: u64, end: u64| {
+            let at = u64::from(run.image_at) + (start - start_of(run, page));
+            // SAFETY: (1) the caller's promise; the index says that the image has the same bytes there.
+            unsafe {
+                sys::mmap(
+                    addr,
+                    (end - start) as usize,
+                    self.prot,
+                    flags,
+                    Some(image),
+                    at,
+                )
+            }
+        };
+        let mut answer = Err(Errno::EINVAL);
+        if let [run, ..] = runs
+            && start_of(run, page) <= first
+            && end <= end_of(run, page)
+        {
+            answer = flash(self.addr, self.flags, run, first, end);
+        }
+        if answer.is_err() {
+            // SAFETY: (1) the caller's promise.
+            answer = unsafe { self.map() };
+            if let Ok(base) = answer {
+                let flags = self.flags & !sys::MAP_FIXED_NOREPLACE | sys::MAP_FIXED;
+                for run in runs {
+                    let start = start_of(run, page).max(first);
+                    let stop = end_of(run, page).min(end);
+                    if start >= stop {
+                        break;
+                    }
+                    // A part of what was just mapped. Where it cannot be replaced, the descriptor's pages stay: the same
+                    // bytes again.
+                    let _ = flash(base + (start - first) as usize, flags, run, start, stop);
+                }
+            }
+        }
+        if close {
+            sys::close(image);
+        }
+        answer
+    }
+
+    /// The runs that the mapping touches and those behind them, and the range of the file that it shows, in whole pages;
+    /// `None` if there is nothing direct in it, or if it is the kernel's to refuse.
+    fn direct_runs(&self, file: &File, page: u64) -> Option<(&'static [Run], u64, u64)> {
+        let first = self.offset;
+        let end = first.checked_add(self.len as u64 + page - 1)? & !(page - 1);
+        let writes_back = self.flags & MAP_TYPE == MAP_SHARED && self.prot & PROT_WRITE != 0;
+        if first & (page - 1) != 0 || self.len == 0 || writes_back {
+            return None;
+        }
+        let runs = runs(file);
+        let runs = runs.get(runs.partition_point(|run| end_of(run, page) <= first)..)?;
+        (start_of(runs.first()?, page) < end).then_some((runs, first, end))
+    }
+}
+
+fn start_of(run: &Run, page: u64) -> u64 {
+    u64::from(run.first_page) * page
+}
+
+fn end_of(run: &Run, page: u64) -> u64 {
+    (u64::from(run.first_page) + u64::from(run.pages)) * page
+}

@@ -1,0 +1,360 @@
+//! Loads an ELF program by its descriptor, as fs/binfmt_elf.c does: in a session, where programs are not planned ahead.
+
+use core::mem::MaybeUninit;
+
+use crate::arch::{self, stub_base};
+use crate::direct::{self, Request};
+use crate::error::{OrFail, fail};
+use crate::place::{self, Reservation};
+use crate::session_record;
+use crate::sys::{self, Errno, Fd};
+use crate::wire::{self, File};
+
+/// The fields of an ELF header that matter, for the class of this machine.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Header {
+    ident: [u8; 16],
+    pub kind: u16,
+    machine: u16,
+    version: u32,
+    pub entry: usize,
+    pub phoff: usize,
+    shoff: usize,
+    flags: u32,
+    ehsize: u16,
+    phentsize: u16,
+    pub phnum: u16,
+    shentsize: u16,
+    shnum: u16,
+    shstrndx: u16,
+}
+
+/// A program header, for the class of this machine.
+#[cfg(target_pointer_width = "64")]
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Phdr {
+    pub kind: u32,
+    pub flags: u32,
+    pub offset: usize,
+    pub vaddr: usize,
+    paddr: usize,
+    pub filesz: usize,
+    pub memsz: usize,
+    pub align: usize,
+}
+
+/// A program header, for the class of this machine.
+#[cfg(target_pointer_width = "32")]
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Phdr {
+    pub kind: u32,
+    pub offset: usize,
+    pub vaddr: usize,
+    paddr: usize,
+    pub filesz: usize,
+    pub memsz: usize,
+    pub flags: u32,
+    pub align: usize,
+}
+
+const _: () = assert!(size_of::<Header>() == if size_of::<usize>() == 8 { 64 } else { 52 });
+const _: () = assert!(size_of::<Phdr>() == if size_of::<usize>() == 8 { 56 } else { 32 });
+
+pub const ET_EXEC: u16 = 2;
+pub const ET_DYN: u16 = 3;
+pub const PT_LOAD: u32 = 1;
+pub const PT_INTERP: u32 = 3;
+const PT_GNU_STACK: u32 = 0x6474_e551;
+const PF_X: u32 = 1;
+const PF_W: u32 = 2;
+/// `PATH_MAX`
+pub const PATH_MAX: usize = 4096;
+
+impl Header {
+    /// Reads the header of a file, if execve(2) would take it for a program of this machine.
+    pub fn of(bytes: &[u8; size_of::<Self>()]) -> Option<&Self> {
+        // SAFETY: as many bytes as the header has, every value of its fields is valid, and the callers align them.
+        let header = unsafe { &*bytes.as_ptr().cast::<Self>() };
+        let class = if size_of::<usize>() == 8 { 2 } else { 1 };
+        let right = header.ident[..4] == *b"\x7fELF"
+            && header.ident[4] == class
+            && header.machine == arch::ELF_MACHINE
+            && matches!(header.kind, ET_EXEC | ET_DYN)
+            && header.phentsize as usize == size_of::<Phdr>()
+            && header.phnum > 0
+            && header.phnum as usize <= 65536 / size_of::<Phdr>();
+        right.then_some(header)
+    }
+
+    /// Shows every program header to `visit`, which says whether to go on.
+    #[inline(never)]
+    pub fn each_phdr(&self, fd: Fd, visit: &mut dyn FnMut(&Phdr) -> bool) -> Result<(), Errno> {
+        /// How many are read at a time.
+        const BATCH: usize = 8;
+        let mut batch = MaybeUninit::<[u8; BATCH * size_of::<Phdr>()]>::uninit();
+        let mut at = self.phoff;
+        let end = at + usize::from(self.phnum) * size_of::<Phdr>();
+        while at < end {
+            let want = (end - at).min(BATCH * size_of::<Phdr>());
+            let bytes = sys::pread_into(fd, &mut batch, want, at as u64)?;
+            if bytes.len() != want {
+                return Err(Errno::EIO);
+            }
+            for phdr in bytes.chunks_exact(size_of::<Phdr>()) {
+                // SAFETY: as many bytes as a program header has; every value of its fields is valid.
+                let phdr = unsafe { phdr.as_ptr().cast::<Phdr>().read_unaligned() };
+                if !visit(&phdr) {
+                    return Ok(());
+                }
+            }
+            at += want;
+        }
+        Ok(())
+    }
+}
+
+/// A file's first bytes, where a header can be read.
+#[repr(C, align(8))]
+pub struct Head<const N: usize>(pub [u8; N]);
+
+/// The page boundary at or above an address.
+pub fn page_up(at: usize, page: usize) -> usize {
+    (at + page - 1) & !(page - 1)
+}
+
+/// What was loaded; addresses have the bias in them.
+pub struct Loaded {
+    pub phnum: usize,
+    pub entry: usize,
+    /// `ET_EXEC`
+    pub fixed: bool,
+    /// What was added to the file's addresses.
+    pub bias: usize,
+    /// `AT_PHDR`
+    pub phdr: usize,
+    pub start_code: usize,
+    pub end_code: usize,
+    pub start_data: usize,
+    pub end_data: usize,
+    /// Behind all that is mapped, on a page boundary.
+    pub behind_bss: usize,
+    /// `PT_GNU_STACK`'s answer.
+    pub stack_exec: Option<bool>,
+    /// `PT_INTERP`: offset and length of the path; none has the length 0.
+    pub interp: (usize, usize),
+    /// Before the bias: the lowest address and the highest, on page boundaries; the bias is a multiple of `align`.
+    start: usize,
+    end: usize,
+    align: usize,
+}
+
+/// Loads the file. One with an interpreter goes where programs go, others where mmap(2) puts them.
+pub fn load(fd: Fd, sp: usize, page: usize) -> Loaded {
+    let mut head = Head([0; size_of::<Header>()]);
+    sys::pread(fd, &mut head.0, 0).or_fail("pread", &[]);
+    let Some(header) = Header::of(&head.0) else {
+        fail("not an ELF program of this machine", &[], None)
+    };
+    let mut loaded = Loaded {
+        phnum: usize::from(header.phnum),
+        entry: header.entry,
+        fixed: header.kind == ET_EXEC,
+        bias: 0,
+        phdr: 0,
+        start_code: usize::MAX,
+        end_code: 0,
+        start_data: 0,
+        end_data: 0,
+        behind_bss: 0,
+        stack_exec: None,
+        interp: (0, 0),
+        start: usize::MAX,
+        end: 0,
+        align: page,
+    };
+    let each = |visit: &mut dyn FnMut(&Phdr) -> bool| {
+        header
+            .each_phdr(fd, visit)
+            .or_fail("pread of the program headers", &[]);
+    };
+    each(&mut |phdr| {
+        loaded.survey(phdr, header.phoff, page);
+        true
+    });
+    loaded.find_place(sp, page);
+    let file = direct::find(fd);
+    let mut mapped_end = loaded.start;
+    // The first segment of a fixed program must not replace anything; later ones may lie on the last page of earlier ones.
+    let mut how = match loaded.fixed {
+        true => sys::MAP_PRIVATE | sys::MAP_FIXED_NOREPLACE,
+        false => sys::MAP_PRIVATE | sys::MAP_FIXED,
+    };
+    each(&mut |phdr| {
+        if phdr.kind != PT_LOAD || phdr.memsz == 0 {
+            return true;
+        }
+        let segment_start = phdr.vaddr & !(page - 1);
+        if !loaded.fixed && segment_start > mapped_end {
+            // A hole between segments is unmapped, as elf_map() leaves it.
+            let hole = mapped_end.wrapping_add(loaded.bias);
+            // SAFETY: (1) a part of the reservation that nothing was mapped into.
+            let _ = unsafe { sys::munmap(hole, segment_start - mapped_end) };
+        }
+        let ask = Request {
+            addr: segment_start.wrapping_add(loaded.bias),
+            len: 0,
+            prot: prot_of(phdr.flags),
+            flags: how,
+            fd,
+            offset: 0,
+        };
+        load_segment(ask, file, phdr, page);
+        how = sys::MAP_PRIVATE | sys::MAP_FIXED;
+        mapped_end = page_up(phdr.vaddr + phdr.memsz, page);
+        true
+    });
+    loaded
+}
+
+impl Loaded {
+    /// What a program header says of the whole. `mm->start_code` and the others are load_elf_binary()'s.
+    fn survey(&mut self, phdr: &Phdr, phoff: usize, page: usize) {
+        match phdr.kind {
+            PT_LOAD => {
+                let (file_end, end) = (phdr.vaddr + phdr.filesz, phdr.vaddr + phdr.memsz);
+                let page_end = page_up(end, page);
+                // In order of their addresses, and none reaches beyond the last page.
+                if phdr.filesz > phdr.memsz || page_end < phdr.vaddr || phdr.vaddr < self.start_data
+                {
+                    let shown = [("addr", phdr.vaddr), ("len", phdr.memsz)];
+                    fail("a bad segment", &shown, None);
+                }
+                self.start = self.start.min(phdr.vaddr & !(page - 1));
+                self.end = self.end.max(page_end);
+                if phdr.align.is_power_of_two() {
+                    self.align = self.align.max(phdr.align);
+                }
+                if phdr.offset <= phoff && phoff - phdr.offset < phdr.filesz {
+                    self.phdr = phoff - phdr.offset + phdr.vaddr;
+                }
+                if phdr.flags & PF_X != 0 {
+                    self.start_code = self.start_code.min(phdr.vaddr);
+                    self.end_code = self.end_code.max(file_end);
+                }
+                self.start_data = phdr.vaddr;
+                self.end_data = self.end_data.max(file_end);
+            }
+            PT_INTERP if self.interp.1 == 0 => self.interp = (phdr.offset, phdr.filesz),
+            PT_GNU_STACK => self.stack_exec = Some(phdr.flags & PF_X != 0),
+            _ => {}
+        }
+    }
+
+    /// Reserves the addresses of what can be anywhere, and adds the bias to all.
+    fn find_place(&mut self, sp: usize, page: usize) {
+        let session = session_record();
+        let ours = stub_base() - wire::PART as usize..stub_base() + session.len as usize;
+        let overlaps = self.fixed && self.start < ours.end && self.end > ours.start;
+        if self.end <= self.start || overlaps {
+            let shown = [("addr", self.start)];
+            fail(
+                "nothing to load, or where the session's handler is",
+                &shown,
+                None,
+            );
+        }
+        if self.end_code == 0 {
+            self.start_code = 0;
+        }
+        if !self.fixed {
+            let want = Reservation {
+                place: match self.interp.1 {
+                    0 => wire::PLACE_ANYWHERE,
+                    _ => wire::PLACE_PROGRAM,
+                },
+                start: self.start,
+                len: self.end - self.start,
+                align: self.align,
+                randomize: session.randomize != 0,
+            };
+            self.bias = place::reserve(&want, sp, page).wrapping_sub(self.start);
+        }
+        self.behind_bss = self.end;
+        for at in [
+            &mut self.entry,
+            &mut self.phdr,
+            &mut self.start_code,
+            &mut self.end_code,
+            &mut self.start_data,
+            &mut self.end_data,
+            &mut self.behind_bss,
+        ] {
+            *at = at.wrapping_add(self.bias);
+        }
+    }
+}
+
+/// The path that a `PT_INTERP` names, NUL included: its offset and length.
+pub fn read_interpreter<const N: usize>(
+    fd: Fd,
+    (at, len): (usize, usize),
+    room: &mut MaybeUninit<[u8; N]>,
+) -> Result<&[u8], Errno> {
+    // load_elf_binary(): ENOEXEC, whatever is wrong with it.
+    if len < 2 || len > N {
+        return Err(Errno::ENOEXEC);
+    }
+    match sys::pread_into(fd, room, len, at as u64)? {
+        path if path.last() == Some(&0) && path.len() == len => Ok(path),
+        _ => Err(Errno::ENOEXEC),
+    }
+}
+
+/// `PF_R`, `PF_W` and `PF_X` are `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` the other way round.
+fn prot_of(flags: u32) -> usize {
+    const PF_R: u32 = 4;
+    ((flags & PF_R) >> 2 | flags & PF_W | (flags & PF_X) << 2) as usize
+}
+
+/// elf_load(): whole pages of the file, the rest of the last one zeroed if it may be written, anonymous pages after it.
+/// `ask` has the address of the first page.
+fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page: usize) {
+    let in_page = phdr.vaddr & (page - 1);
+    let file_end = ask.addr + in_page + phdr.filesz;
+    let end = page_up(ask.addr + in_page + phdr.memsz, page);
+    let mut anonymous_start = ask.addr;
+    if phdr.filesz > 0 {
+        anonymous_start = page_up(file_end, page);
+        ask.len = anonymous_start - ask.addr;
+        ask.offset = phdr.offset.wrapping_sub(in_page) as u64;
+        // SAFETY: (1) only the object's own reservation is replaced, or nothing.
+        expect(unsafe { ask.map_in_place(file) }, ask.addr);
+        if phdr.memsz > phdr.filesz && phdr.flags & PF_W != 0 {
+            let len = anonymous_start - file_end;
+            // SAFETY: the page was just mapped, writable.
+            let rest = unsafe { core::slice::from_raw_parts_mut(file_end as *mut u8, len) };
+            // What is zero already stays clean, and costs no memory.
+            if rest.iter().any(|&byte| byte != 0) {
+                rest.fill(0);
+            }
+        }
+    }
+    if end > anonymous_start {
+        let (prot, flags) = (3 | ask.prot & 4, ask.flags | sys::MAP_ANONYMOUS);
+        let len = end - anonymous_start;
+        // SAFETY: (1) as above.
+        let answer = unsafe { sys::mmap(anonymous_start, len, prot, flags, None, 0) };
+        expect(answer, anonymous_start);
+    }
+}
+
+/// A mapping must be just there: kernels before 4.17 take `MAP_FIXED_NOREPLACE` for a hint.
+fn expect(answer: Result<usize, Errno>, addr: usize) {
+    let shown = [("addr", addr)];
+    if answer.or_fail("mmap", &shown) != addr {
+        fail("mmap", &shown, Some(Errno::EEXIST));
+    }
+}

@@ -1,0 +1,213 @@
+//! The stub of a session: what every program of it really executes first, and what keeps it in place then.
+//!
+//! On entry: the kernel has executed the boot memfd, as `/dev/fd/N`, as it executes any static program; N - 1 is a memfd
+//! with a [`Start`], which names the program's descriptor. Close-on-exec is done, signals, threads, timers and robust
+//! lists are reset, the stack holds argc, argv, envp and auxv. Nothing else may be assumed, not even that /proc is there.
+//!
+//! On exit: the program and its interpreter are mapped, the stack and what the kernel shows in /proc say what execve(2)
+//! would have said, every register is zero, and the three descriptors are closed. The resident memfd is mapped where the
+//! boot memfd was: one read-only, executable mapping, which is the handler of SIGSYS, to which the filter sends what must
+//! stay in place. If that cannot be, one line on standard error and exit status 126, as a shell would have it.
+//!
+//! There is no writable data: no state is kept, of this program or of another.
+
+#![no_std]
+#![no_main]
+#![no_builtins]
+
+#[allow(dead_code, reason = "some of it is the launch's only")]
+mod arch;
+mod describe;
+mod direct;
+mod elf;
+#[allow(dead_code, reason = "some of it is the launch's only")]
+mod error;
+mod exec;
+mod mem;
+mod place;
+mod sigsys;
+#[allow(dead_code, reason = "some of it is the launch's only")]
+mod stack;
+#[allow(dead_code, reason = "some of it is the launch's only")]
+mod sys;
+mod virtual_action;
+#[allow(dead_code, reason = "some of it is the launcher's only")]
+mod wire;
+
+use core::mem::MaybeUninit;
+
+use arch::stub_base;
+use describe::Described;
+use error::{OrFail, fail_exec, fail_launcher};
+use stack::Stack;
+use sys::Fd;
+use wire::Start;
+
+/// The most that a [`Start`]'s strings can have: a path and what six scripts add to it.
+const STRINGS_MAX: usize = elf::PATH_MAX + 6 * exec::HEAD_BYTES;
+
+/// The record, there once `become_resident` has mapped it.
+fn session_record() -> &'static wire::Session {
+    // SAFETY: wire.rs: the resident memfd has it there; it is sealed, so nothing changes it, and the launcher wrote it from
+    // the same source file.
+    unsafe { &*((stub_base() + wire::RECORD as usize) as *const wire::Session) }
+}
+
+/// What messages call the program.
+fn program_name(comm: &mut [u8; 16]) -> &[u8] {
+    sys::name(comm);
+    let len = comm.iter().position(|&byte| byte == 0).unwrap_or(0);
+    &comm[..len]
+}
+
+/// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the strings that
+/// are put above it need, so the stub works below that.
+extern "C" fn working_stack(sp: usize) -> usize {
+    let room = match read_start(&Stack::parse(sp)) {
+        Some((_, start)) => stack::room_bytes(start.strings_len as usize, start.args as usize),
+        None => 0,
+    };
+    (sp - room - 128) & !15
+}
+
+/// The boot memfd's descriptor, and what the start says.
+fn read_start(stack: &Stack) -> Option<(usize, Start)> {
+    let boot = stack.executed_fd()?;
+    let mut start = Start::default();
+    // SAFETY: any bytes are a Start; the slice is the whole of it.
+    let bytes = unsafe {
+        core::slice::from_raw_parts_mut((&raw mut start).cast::<u8>(), size_of::<Start>())
+    };
+    let read = sys::pread(Fd(boot.checked_sub(1)?), bytes, 0).ok()?;
+    (read == size_of::<Start>()
+        && start.magic == wire::SESSION_MAGIC
+        && start.strings_len <= STRINGS_MAX as u64
+        && start.args <= start.strings_len)
+        .then_some((boot, start))
+}
+
+/// Called by `_start` on that stack, with the stack pointer that the kernel gave.
+extern "C" fn stub_main(sp: usize) -> ! {
+    let mut stack = Stack::parse(sp);
+    let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
+    let (boot, start) = read_start(&stack).unwrap_or_else(|| {
+        fail_launcher(
+            "the loader stub of a session is no program of its own",
+            None,
+        )
+    });
+    become_resident(&start);
+    let params = Fd(boot - 1);
+    let mut room = MaybeUninit::<[u8; STRINGS_MAX]>::uninit();
+    let strings_len = start.strings_len as usize;
+    let strings = sys::pread_into(params, &mut room, strings_len, size_of::<Start>() as u64)
+        .unwrap_or_else(|errno| fail_launcher("pread of the start", Some(errno)));
+    sys::close(params);
+    sys::close(Fd(boot));
+    sigsys::install();
+    if start.program_fd == wire::NO_PROGRAM {
+        sigsys::install_filter();
+        let (argv, envp) = stack.vectors();
+        let path = strings.as_ptr() as usize;
+        let errno = exec::exec(sys::AT_FDCWD, path, argv, envp, 0);
+        fail_exec(stack::c_str(path), errno)
+    }
+
+    let path = last_string(strings);
+    sys::set_name(&comm(path));
+    let program = Fd(start.program_fd as usize);
+    let loaded = elf::load(program, stack.sp, page);
+    let (mut entry, mut interpreter_bias) = (loaded.entry, 0);
+    if loaded.interp.1 != 0 {
+        let mut room = MaybeUninit::<[u8; elf::PATH_MAX]>::uninit();
+        let fd = elf::read_interpreter(program, loaded.interp, &mut room)
+            .and_then(sys::open)
+            .or_fail("its interpreter", &[]);
+        let interpreter = elf::load(fd, stack.sp, page);
+        sys::close(fd);
+        (entry, interpreter_bias) = (interpreter.entry, interpreter.bias);
+    }
+    if loaded.stack_exec.unwrap_or(arch::STACK_EXEC_DEFAULT) {
+        make_stack_executable(stack.sp, page);
+    }
+
+    stack.set_aux(stack::AT_PHDR, loaded.phdr);
+    stack.set_aux(stack::AT_PHNUM, loaded.phnum);
+    stack.set_aux(stack::AT_ENTRY, loaded.entry);
+    stack.set_aux(stack::AT_BASE, interpreter_bias);
+    match start.args as usize {
+        0 => stack.insert_path(strings),
+        args => stack.replace_argv0(strings, args),
+    }
+    let described = Described {
+        start_code: loaded.start_code,
+        end_code: loaded.end_code,
+        start_data: loaded.start_data,
+        end_data: loaded.end_data,
+        behind_bss: loaded.behind_bss,
+        has_room_for_brk: loaded.fixed || loaded.interp.1 != 0,
+        randomize: session_record().randomize != 0,
+    };
+    if !describe::to_kernel(&described, Some(program), &stack, page) {
+        // For the day that it executes /proc/self/exe.
+        sys::keep_as(program, Fd(session_record().exe_fd as usize));
+    }
+    sys::close(program);
+    // SAFETY: (1) a range of no bytes is refused, and nothing is unmapped. (2) both are the loaded program's; the working
+    // stack begins far below `sp`.
+    unsafe { arch::enter(entry, stack.sp, 1, 0, 0) }
+}
+
+/// Maps the resident memfd over the boot memfd: the same code at the same addresses, so the next instruction is the same
+/// too. The record is there then.
+fn become_resident(start: &Start) {
+    const READ_EXEC: usize = 5;
+    // SAFETY: (1) every byte is replaced by the same byte; behind them nothing is mapped yet.
+    let answer = unsafe {
+        sys::mmap(
+            stub_base(),
+            start.resident_len as usize,
+            READ_EXEC,
+            sys::MAP_PRIVATE | sys::MAP_FIXED,
+            Some(Fd(start.resident_fd as usize)),
+            0,
+        )
+    };
+    if let Err(errno) = answer {
+        fail_launcher("mmap of the session's memfd", Some(errno));
+    }
+    if session_record().magic != wire::SESSION_MAGIC {
+        fail_launcher("the session's record is of another version", None);
+    }
+}
+
+/// The last of some strings, without its NUL.
+fn last_string(strings: &[u8]) -> &[u8] {
+    let whole = strings.strip_suffix(b"\0").unwrap_or(strings);
+    whole.rsplit(|&byte| byte == 0).next().unwrap_or(whole)
+}
+
+/// `comm`: the last component of the path, at most 15 bytes.
+fn comm(path: &[u8]) -> [u8; 16] {
+    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+    let mut comm = [0; 16];
+    for (to, from) in comm.iter_mut().take(15).zip(name) {
+        *to = *from;
+    }
+    comm
+}
+
+/// `PT_GNU_STACK` with `PF_X`: binfmt_elf.c `EXSTACK_ENABLE_X`.
+fn make_stack_executable(sp: usize, page: usize) {
+    const RWX: usize = 7;
+    // SAFETY: (1) more is allowed than before.
+    unsafe { sys::mprotect(sp & !(page - 1), page, RWX | sys::PROT_GROWSDOWN) }.or_fail(
+        "mprotect of the stack, which the program wants executable",
+        &[],
+    );
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    fail_launcher("the loader stub failed; this is a bug", None)
+}

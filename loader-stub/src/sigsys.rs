@@ -1,0 +1,252 @@
+//! The handler of SIGSYS: what the filter traps, done here.
+//!
+//! On entry: any thread of a program, on its alternate stack or its own, which may be small; the signal mask is the
+//! interrupted code's (`SA_NODEFER`), so SIGSYS is not blocked and another handler may run, and trap, on top. On exit: the
+//! trapped call seems to have answered. Nothing is kept: a vfork child shares its parent's memory.
+
+use crate::arch::{self, Context, nr};
+use crate::direct::{self, Request};
+use crate::error::fail_launcher;
+use crate::sys::{self, Errno, Fd, SIGSET_BYTES, SigAction, SigSet};
+use crate::{exec, session_record, virtual_action, wire};
+
+pub const SIGSYS: usize = 31;
+const SA_SIGINFO: usize = 4;
+const SA_ONSTACK: usize = 0x0800_0000;
+const SA_NODEFER: usize = 0x4000_0000;
+const SIG_UNBLOCK: usize = 1;
+/// `si_code` of a trap by a filter.
+const SYS_SECCOMP: i32 = 1;
+
+/// The start of `siginfo_t`.
+#[repr(C)]
+pub struct SigInfo {
+    signo: i32,
+    errno: i32,
+    code: i32,
+}
+
+/// Makes the handler SIGSYS's, and lets SIGSYS through: a trap while it is blocked kills the process.
+pub fn install() {
+    let action = SigAction {
+        handler: handle as *const () as usize,
+        flags: SA_SIGINFO | SA_ONSTACK | SA_NODEFER | arch::SA_RESTORER,
+        #[cfg(not(target_arch = "riscv64"))]
+        restorer: arch::restorer(),
+        mask: SigSet::default(),
+    };
+    set_action(SIGSYS, &raw const action as usize, 0)
+        .unwrap_or_else(|errno| fail_launcher("rt_sigaction", Some(errno)));
+    let set = SigSet::of(SIGSYS);
+    let _ = sys::sigprocmask(SIG_UNBLOCK, &raw const set as usize, 0, SIGSET_BYTES);
+}
+
+/// rt_sigaction(2).
+pub fn set_action(signal: usize, new: usize, old: usize) -> Result<usize, Errno> {
+    // SAFETY: (1) what the program asks for, or the stub's own.
+    unsafe { sys::raw(nr::RT_SIGACTION, [signal, new, old, SIGSET_BYTES, 0, 0]) }
+}
+
+/// Installs the filter, which the launcher wrote, for this process and all that come from it.
+pub fn install_filter() {
+    /// `struct sock_fprog`
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        instructions: *const u64,
+    }
+    const SET_MODE_FILTER: usize = 1;
+    /// Linux 4.17: without it kernels before 5.16 slow the process down against speculative store bypass.
+    const SPEC_ALLOW: usize = 4;
+    let filter = direct::filter(session_record());
+    if filter.is_empty() {
+        return;
+    }
+    let program = Program {
+        len: filter.len() as u16,
+        instructions: filter.as_ptr(),
+    };
+    let install = |flags| {
+        let args = [SET_MODE_FILTER, flags, &raw const program as usize, 0, 0, 0];
+        // SAFETY: (1) the launcher put that many instructions there.
+        unsafe { sys::raw(nr::SECCOMP, args) }
+    };
+    let mut answer = install(SPEC_ALLOW);
+    if answer == Err(Errno::EACCES) {
+        // Without CAP_SYS_ADMIN: seccomp(2).
+        sys::set_no_new_privs();
+        answer = install(SPEC_ALLOW);
+    }
+    if answer == Err(Errno::EINVAL) {
+        answer = install(0);
+    }
+    answer.unwrap_or_else(|errno| fail_launcher("seccomp", Some(errno)));
+}
+
+extern "C" fn handle(signal: usize, info: &SigInfo, context: &mut Context) {
+    if info.code != SYS_SECCOMP || info.errno != i32::from(wire::TRAP_DATA) {
+        return virtual_action::deliver(signal, info, context);
+    }
+    let args = &mut context.args();
+    let answer = match context.number() {
+        nr::MMAP => mmap(args),
+        nr::EXECVE => Err(exec::exec(sys::AT_FDCWD, args[0], args[1], args[2], 0)),
+        nr::EXECVEAT => Err(exec::exec(args[0], args[1], args[2], args[3], args[4])),
+        nr::RT_SIGACTION => sigaction(args),
+        nr::RT_SIGPROCMASK => sigprocmask(args, context),
+        nr::RT_SIGSUSPEND => waiting(nr::RT_SIGSUSPEND, args, 0, 1),
+        nr::PPOLL => waiting(nr::PPOLL, args, 3, 4),
+        nr::EPOLL_PWAIT => waiting(nr::EPOLL_PWAIT, args, 4, 5),
+        nr::EPOLL_PWAIT2 => waiting(nr::EPOLL_PWAIT2, args, 4, 5),
+        nr::PSELECT6 => pselect(nr::PSELECT6, args),
+        nr::PPOLL_TIME64 => waiting(nr::PPOLL_TIME64, args, 3, 4),
+        nr::IO_PGETEVENTS => pselect(nr::IO_PGETEVENTS, args),
+        nr::PSELECT6_TIME64 => pselect(nr::PSELECT6_TIME64, args),
+        nr::CLOSE_RANGE => close_range(args),
+        _ => Err(Errno::ENOSYS),
+    };
+    context.set_answer(match answer {
+        Ok(value) => value,
+        Err(errno) => (-(errno.0 as isize)).cast_unsigned(),
+    });
+}
+
+fn mmap(args: &[usize; 6]) -> Result<usize, Errno> {
+    let &[addr, len, prot, flags, fd, offset] = args;
+    let fd = Fd(fd as u32 as usize);
+    let ask = Request {
+        addr,
+        len,
+        prot,
+        flags,
+        fd,
+        offset: (offset as u64).wrapping_mul(arch::MMAP_OFFSET_UNIT),
+    };
+    // A descriptor that is no more than a place (O_PATH) has an inode too, but nothing of it can be mapped.
+    let file = direct::find(fd).filter(|_| !sys::is_path_only(fd));
+    // SAFETY: (1) the program asks for it.
+    unsafe { ask.map_in_place(file) }
+}
+
+/// SIGSYS is never in another handler's mask, and its own handler stays.
+fn sigaction(args: &[usize; 6]) -> Result<usize, Errno> {
+    let &[signal, new, old, size, ..] = args;
+    if size != SIGSET_BYTES {
+        return Err(Errno::EINVAL);
+    }
+    if new == 0 && signal as u32 as usize != SIGSYS {
+        return set_action(signal, 0, old);
+    }
+    // The kernel looks at the pointer before it looks at the number: is there an action to be read?
+    let mut action = SigAction::default();
+    if new != 0 {
+        if set_action(0, new, 0) == Err(Errno::EFAULT) {
+            return Err(Errno::EFAULT);
+        }
+        // SAFETY: the kernel has just read it.
+        action = unsafe { (new as *const SigAction).read_unaligned() };
+    }
+    action.mask.remove(SIGSYS);
+    match signal as u32 as usize {
+        SIGSYS => virtual_action::exchange((new != 0).then_some(action), old),
+        _ => set_action(signal, &raw const action as usize, old),
+    }
+}
+
+/// The kernel does it, to the mask of this handler, which is the interrupted code's, but never blocks SIGSYS; what came of
+/// it is what sigreturn restores.
+fn sigprocmask(args: &[usize; 6], context: &mut Context) -> Result<usize, Errno> {
+    let &[how, set, old, size, ..] = args;
+    if size != SIGSET_BYTES {
+        return Err(Errno::EINVAL);
+    }
+    let mut wanted = SigSet::default();
+    if !read_set_without(set, &mut wanted)? {
+        return sys::sigprocmask(how, 0, old, size);
+    }
+    let answer = sys::sigprocmask(how, &raw const wanted as usize, old, size);
+    let now = &mut context.sigmask.0;
+    for (now, wanted) in now.iter_mut().zip(wanted.0) {
+        match how as i32 {
+            0 => *now |= wanted,
+            1 => *now &= !wanted,
+            2 => *now = wanted,
+            _ => {}
+        }
+    }
+    answer
+}
+
+/// Copies a signal set of the program's, but for SIGSYS; false for a null pointer.
+fn read_set_without(set: usize, to: &mut SigSet) -> Result<bool, Errno> {
+    if set == 0 {
+        return Ok(false);
+    }
+    check_set(set)?;
+    // SAFETY: the kernel has just read it.
+    *to = unsafe { (set as *const SigSet).read_unaligned() };
+    to.remove(SIGSYS);
+    Ok(true)
+}
+
+/// Can a signal set be read there? Asked by an operation that there is not: EINVAL, unless the kernel could not read it.
+fn check_set(set: usize) -> Result<(), Errno> {
+    const NO_SUCH_HOW: usize = 99;
+    match sys::sigprocmask(NO_SUCH_HOW, set, 0, SIGSET_BYTES) {
+        Err(Errno::EFAULT) => Err(Errno::EFAULT),
+        _ => Ok(()),
+    }
+}
+
+/// A call that waits with another mask, which is argument `set`, and its length `size`.
+fn waiting(number: usize, args: &mut [usize; 6], set: usize, size: usize) -> Result<usize, Errno> {
+    let mut wanted = SigSet::default();
+    if args[size] == SIGSET_BYTES && read_set_without(args[set], &mut wanted)? {
+        args[set] = &raw const wanted as usize;
+    }
+    // SAFETY: (1) the program asks for it.
+    unsafe { sys::raw(number, *args) }
+}
+
+/// The mask of pselect6 and of io_pgetevents comes with its length, in a structure.
+fn pselect(number: usize, args: &mut [usize; 6]) -> Result<usize, Errno> {
+    const SET_AND_SIZE: usize = 5;
+    let mut pair: [usize; 2];
+    let mut wanted = SigSet::default();
+    if args[SET_AND_SIZE] != 0 {
+        // Each is at most as long as a set.
+        let given = args[SET_AND_SIZE];
+        check_set(given)?;
+        check_set(given + size_of::<usize>())?;
+        // SAFETY: the kernel has just read both.
+        pair = unsafe { (given as *const [usize; 2]).read_unaligned() };
+        if pair[1] == SIGSET_BYTES && read_set_without(pair[0], &mut wanted)? {
+            pair[0] = &raw const wanted as usize;
+        }
+        args[SET_AND_SIZE] = &raw const pair as usize;
+    }
+    // SAFETY: (1) the program asks for it.
+    unsafe { sys::raw(number, *args) }
+}
+
+fn close_range(args: &[usize; 6]) -> Result<usize, Errno> {
+    let session = session_record();
+    let &[first, last, flags, ..] = args;
+    let (first, last) = (first as u32 as usize, last as u32 as usize);
+    let close = |first: usize, last: usize| {
+        // SAFETY: (1) the program's own descriptors.
+        unsafe { sys::raw(nr::CLOSE_RANGE, [first, last, flags, 0, 0, 0]) }
+    };
+    let (kept_first, kept_last) = (session.first_fd as usize, session.last_fd as usize);
+    if last < first || last < kept_first || first > kept_last {
+        return close(first, last);
+    }
+    // The parts on both sides of the session's.
+    if first < kept_first {
+        close(first, kept_first - 1)?;
+    }
+    if last > kept_last {
+        close(kept_last + 1, last)?;
+    }
+    Ok(0)
+}

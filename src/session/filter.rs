@@ -1,0 +1,359 @@
+//! The seccomp filter of a session: which system calls the stub's handler takes over.
+//!
+//! It is installed once, by the session's first program, and inherited by all. A call from the stub's own addresses
+//! passes; that is how the handler makes the calls that it traps, and no security boundary. Source of the format:
+//! seccomp(2), `include/uapi/linux/{filter,seccomp,audit}.h`.
+
+use std::ops::{Range, RangeInclusive};
+
+use crate::sys::wire;
+
+/// One instruction of classic BPF, `struct sock_filter`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Instruction {
+    code: u16,
+    if_true: u8,
+    if_false: u8,
+    k: u32,
+}
+
+impl Instruction {
+    /// As the kernel reads it.
+    pub(super) fn bytes(self) -> [u8; 8] {
+        let [a, b] = self.code.to_ne_bytes();
+        let [c, d, e, f] = self.k.to_ne_bytes();
+        [a, b, self.if_true, self.if_false, c, d, e, f]
+    }
+}
+
+const LOAD: u16 = 0x20;
+const JUMP_EQUAL: u16 = 0x15;
+const JUMP_AT_LEAST: u16 = 0x35;
+const JUMP_ABOVE: u16 = 0x25;
+const JUMP_SET: u16 = 0x45;
+const RETURN: u16 = 0x06;
+
+const ALLOW: u32 = 0x7fff_0000;
+const TRAP: u32 = 0x0003_0000 | wire::TRAP_DATA as u32;
+const ERRNO: u32 = 0x0005_0000;
+
+/// Offsets in `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const POINTER_LOW: u32 = if cfg!(target_endian = "big") { 12 } else { 8 };
+const POINTER_HIGH: u32 = if cfg!(target_endian = "big") { 8 } else { 12 };
+
+/// `AUDIT_ARCH_*` of this machine.
+const AUDIT_ARCH: u32 = match () {
+    () if cfg!(target_arch = "x86_64") => 0xc000_003e,
+    () if cfg!(target_arch = "aarch64") => 0xc000_00b7,
+    () if cfg!(target_arch = "riscv64") => 0xc000_00f3,
+    () => 0x4000_0028,
+};
+
+/// `__X32_SYSCALL_BIT`
+const X32_SYSCALL_BIT: u32 = 0x4000_0000;
+const MAP_ANONYMOUS: u32 = 0x20;
+const SIG_UNBLOCK: u32 = 1;
+
+/// Where the low and high words of an argument are.
+fn arg(number: u32) -> (u32, u32) {
+    let at = 16 + 8 * number;
+    if cfg!(target_endian = "big") {
+        (at + 4, at)
+    } else {
+        (at, at + 4)
+    }
+}
+
+fn load(at: u32) -> Instruction {
+    Instruction {
+        code: LOAD,
+        if_true: 0,
+        if_false: 0,
+        k: at,
+    }
+}
+
+fn jump(code: u16, k: u32, if_true: u8, if_false: u8) -> Instruction {
+    Instruction {
+        code,
+        if_true,
+        if_false,
+        k,
+    }
+}
+
+fn answer(k: u32) -> Instruction {
+    Instruction {
+        code: RETURN,
+        if_true: 0,
+        if_false: 0,
+        k,
+    }
+}
+
+fn errno(errno: i32) -> Instruction {
+    answer(ERRNO | errno.cast_unsigned())
+}
+
+/// What the filter is to know of the session.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// Addresses of the stub's code, within one 4 GiB.
+    pub(super) stub: Range<u64>,
+    /// Numbers of the descriptors that programs cannot close.
+    pub(super) kept: RangeInclusive<u32>,
+}
+
+/// The filter of a session.
+///
+/// First the number alone decides, so that the kernel knows beforehand which calls always pass, and does not run the
+/// filter for them (`seccomp_cache_prepare()`, Linux 5.11).
+pub(super) fn filter(session: &Session) -> Vec<Instruction> {
+    let rules = rules(session);
+    let mut program = vec![
+        load(ARCH),
+        jump(JUMP_EQUAL, AUDIT_ARCH, 1, 0),
+        // Another ABI's numbers mean other calls.
+        errno(libc::ENOSYS),
+        load(NUMBER),
+    ];
+    if cfg!(target_arch = "x86_64") {
+        program.extend([
+            jump(JUMP_AT_LEAST, X32_SYSCALL_BIT, 0, 1),
+            errno(libc::ENOSYS),
+        ]);
+    }
+    for (place, (number, _)) in rules.iter().enumerate() {
+        // To behind the rest of these and the answer.
+        let skip = rules.len() - place;
+        program.push(jump(JUMP_EQUAL, *number as u32, skip as u8, 0));
+    }
+    program.push(answer(ALLOW));
+    program.extend([
+        load(POINTER_HIGH),
+        jump(JUMP_EQUAL, (session.stub.start >> 32) as u32, 0, 4),
+        load(POINTER_LOW),
+        jump(JUMP_AT_LEAST, session.stub.start as u32, 0, 2),
+        jump(JUMP_AT_LEAST, session.stub.end as u32, 1, 0),
+        answer(ALLOW),
+        load(NUMBER),
+    ]);
+    // Each rule ends in answers; a call that is not its own jumps over it, the number still loaded.
+    for (number, body) in rules {
+        program.push(jump(JUMP_EQUAL, number as u32, 0, body.len() as u8));
+        program.extend(body);
+    }
+    program.push(answer(ALLOW));
+    program
+}
+
+/// What is done with the calls that do not always pass, unless the stub itself makes them.
+fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
+    let trap = || vec![answer(TRAP)];
+    // What only reads, and what only unblocks, can do no harm.
+    let if_pointer = |number: u32, then: Instruction| {
+        let (low, high) = arg(number);
+        vec![
+            load(low),
+            jump(JUMP_EQUAL, 0, 0, 3),
+            load(high),
+            jump(JUMP_EQUAL, 0, 0, 1),
+            answer(ALLOW),
+            then,
+        ]
+    };
+    let (first, last) = (*session.kept.start(), *session.kept.end());
+    let keep = |number: u32| {
+        vec![
+            load(arg(number).0),
+            jump(JUMP_AT_LEAST, first, 0, 1),
+            jump(JUMP_ABOVE, last, 0, 1),
+            answer(ALLOW),
+            errno(libc::EBADF),
+        ]
+    };
+    let mut set_fd = vec![
+        load(arg(1).0),
+        jump(JUMP_EQUAL, libc::F_SETFD.cast_unsigned(), 1, 0),
+        answer(ALLOW),
+    ];
+    set_fd.extend(keep(0));
+    let mut unblock = vec![
+        load(arg(0).0),
+        jump(JUMP_EQUAL, SIG_UNBLOCK, 0, 1),
+        answer(ALLOW),
+    ];
+    unblock.extend(if_pointer(1, answer(TRAP)));
+    let mut sigaction = vec![
+        load(arg(0).0),
+        jump(JUMP_EQUAL, libc::SIGSYS.cast_unsigned(), 0, 1),
+        answer(TRAP),
+    ];
+    sigaction.extend(if_pointer(1, answer(TRAP)));
+    let mmap = vec![
+        load(arg(3).0),
+        jump(JUMP_SET, MAP_ANONYMOUS, 0, 1),
+        answer(ALLOW),
+        answer(TRAP),
+    ];
+    #[allow(unused_mut, reason = "newer architectures have no older calls")]
+    let mut rules = vec![
+        (MMAP, mmap),
+        (libc::SYS_rt_sigprocmask, unblock),
+        (libc::SYS_rt_sigaction, sigaction),
+        (libc::SYS_close, keep(0)),
+        (FCNTL, set_fd),
+        (libc::SYS_execve, trap()),
+        (libc::SYS_execveat, trap()),
+        (libc::SYS_close_range, trap()),
+        (libc::SYS_rt_sigsuspend, trap()),
+        // The masks of these hold while they wait, and for the handlers that run then.
+        (libc::SYS_ppoll, if_pointer(3, answer(TRAP))),
+        (libc::SYS_pselect6, if_pointer(5, answer(TRAP))),
+        (libc::SYS_epoll_pwait, if_pointer(4, answer(TRAP))),
+        (SYS_EPOLL_PWAIT2, if_pointer(4, answer(TRAP))),
+        (SYS_IO_PGETEVENTS, if_pointer(5, answer(TRAP))),
+        // Its CLONE_CLEAR_SIGHAND cannot be seen here; every caller falls back to clone(2).
+        (libc::SYS_clone3, vec![errno(libc::ENOSYS)]),
+        (libc::SYS_dup3, keep(1)),
+    ];
+    #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
+    rules.push((libc::SYS_dup2, keep(1)));
+    #[cfg(target_arch = "arm")]
+    rules.extend([
+        (SYS_PPOLL_TIME64, if_pointer(3, answer(TRAP))),
+        (SYS_PSELECT6_TIME64, if_pointer(5, answer(TRAP))),
+    ]);
+    rules
+}
+
+/// The same number everywhere; libc does not have it on all.
+const SYS_EPOLL_PWAIT2: libc::c_long = 441;
+const SYS_IO_PGETEVENTS: libc::c_long = match () {
+    () if cfg!(target_arch = "x86_64") => 333,
+    () if cfg!(target_arch = "arm") => 399,
+    () => 292,
+};
+#[cfg(target_arch = "arm")]
+const SYS_PSELECT6_TIME64: libc::c_long = 413;
+#[cfg(target_arch = "arm")]
+const SYS_PPOLL_TIME64: libc::c_long = 414;
+#[cfg(target_arch = "arm")]
+const MMAP: libc::c_long = libc::SYS_mmap2;
+#[cfg(not(target_arch = "arm"))]
+const MMAP: libc::c_long = libc::SYS_mmap;
+#[cfg(target_arch = "arm")]
+const FCNTL: libc::c_long = libc::SYS_fcntl64;
+#[cfg(not(target_arch = "arm"))]
+const FCNTL: libc::c_long = libc::SYS_fcntl;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the filter on a call, as the kernel would.
+    fn run(number: libc::c_long, args: [u64; 6], pointer: u64, arch: u32) -> u32 {
+        let mut data = Vec::new();
+        data.extend_from_slice(&(number as u32).to_ne_bytes());
+        data.extend_from_slice(&arch.to_ne_bytes());
+        data.extend_from_slice(&pointer.to_ne_bytes());
+        args.iter()
+            .for_each(|arg| data.extend_from_slice(&arg.to_ne_bytes()));
+        let program = filter(&Session {
+            stub: 0x7f80_0000_0000..0x7f80_0001_0000,
+            kept: 1000..=1003,
+        });
+        let (mut at, mut value) = (0, 0);
+        loop {
+            let insn = program[at];
+            at += 1;
+            let truth = match insn.code {
+                RETURN => return insn.k,
+                LOAD => {
+                    let from = insn.k as usize;
+                    value = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
+                    continue;
+                }
+                JUMP_EQUAL => value == insn.k,
+                JUMP_AT_LEAST => value >= insn.k,
+                JUMP_ABOVE => value > insn.k,
+                JUMP_SET => value & insn.k != 0,
+                code => panic!("{code:#x}"),
+            };
+            at += usize::from(if truth { insn.if_true } else { insn.if_false });
+        }
+    }
+
+    fn call(number: libc::c_long, args: [u64; 6]) -> u32 {
+        run(number, args, 0x40_1000, AUDIT_ARCH)
+    }
+
+    #[test]
+    fn it_traps_what_the_handler_does_and_nothing_else() {
+        let errno = |number: i32| ERRNO | number as u32;
+        assert_eq!(call(MMAP, [0, 4096, 1, 0x22, u64::MAX, 0]), ALLOW);
+        assert_eq!(call(MMAP, [0, 4096, 1, 0x2, 3, 0]), TRAP);
+        assert_eq!(call(libc::SYS_execve, [1; 6]), TRAP);
+        assert_eq!(call(libc::SYS_getppid, [0; 6]), ALLOW);
+        assert_eq!(
+            call(libc::SYS_rt_sigprocmask, [0, 0, 0x1000, 8, 0, 0]),
+            ALLOW
+        );
+        assert_eq!(
+            call(libc::SYS_rt_sigprocmask, [1, 0x1000, 0, 8, 0, 0]),
+            ALLOW
+        );
+        assert_eq!(
+            call(libc::SYS_rt_sigprocmask, [0, 0x1000, 0, 8, 0, 0]),
+            TRAP
+        );
+        assert_eq!(
+            call(libc::SYS_rt_sigprocmask, [2, 1 << 32, 0, 8, 0, 0]),
+            TRAP
+        );
+        assert_eq!(
+            call(libc::SYS_rt_sigaction, [10, 0, 0x1000, 8, 0, 0]),
+            ALLOW
+        );
+        assert_eq!(call(libc::SYS_rt_sigaction, [31, 0, 0x1000, 8, 0, 0]), TRAP);
+        assert_eq!(call(libc::SYS_rt_sigaction, [10, 0x1000, 0, 8, 0, 0]), TRAP);
+        assert_eq!(call(libc::SYS_close, [999, 0, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(
+            call(libc::SYS_close, [1000, 0, 0, 0, 0, 0]),
+            errno(libc::EBADF)
+        );
+        assert_eq!(
+            call(libc::SYS_dup3, [3, 1001, 0, 0, 0, 0]),
+            errno(libc::EBADF)
+        );
+        assert_eq!(call(FCNTL, [1001, 2, 1, 0, 0, 0]), errno(libc::EBADF));
+        assert_eq!(call(FCNTL, [1001, 1, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(FCNTL, [5, 2, 1, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_close, [1004, 0, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(FCNTL, [1004, 2, 1, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_clone3, [0; 6]), errno(libc::ENOSYS));
+        assert_eq!(call(libc::SYS_ppoll, [0; 6]), ALLOW);
+        assert_eq!(call(libc::SYS_ppoll, [0, 0, 0, 0x1000, 8, 0]), TRAP);
+    }
+
+    #[test]
+    fn the_stubs_own_calls_pass_and_other_abis_do_not() {
+        for inside in [0x7f80_0000_0000, 0x7f80_0000_ffff] {
+            assert_eq!(run(libc::SYS_execve, [0; 6], inside, AUDIT_ARCH), ALLOW);
+        }
+        for outside in [
+            0x7f7f_ffff_ffff,
+            0x7f80_0001_0000,
+            0x1_0000_0000,
+            0x7f81_0000_0000,
+        ] {
+            assert_eq!(run(libc::SYS_execve, [0; 6], outside, AUDIT_ARCH), TRAP);
+        }
+        assert_eq!(
+            run(11, [0; 6], 0x40_1000, 0x4000_0003),
+            ERRNO | libc::ENOSYS as u32
+        );
+    }
+}

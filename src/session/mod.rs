@@ -1,0 +1,46 @@
+//! Becomes the program: sealed memfds of the loader stub and everything it needs to know, and a real execve of one.
+//!
+//! On entry: an image, and what is to be executed. On exit the calling process *is* the program: same PID, same
+//! descriptors but for those that are close-on-exec. The memfd is executed like any program, so the kernel does what
+//! execve(2) does; the stub in it then maps the program.
+//!
+//! There are two ways. [`launch`] starts one program that was planned ahead: nothing of the launcher is left in it, and
+//! what it starts is the kernel's. [`begin`] starts a whole session: the stub stays, as the handler of what a seccomp
+//! filter traps, so that all that is started and every library is in place too.
+
+mod filter;
+mod index;
+mod launch;
+mod memfd;
+mod whole;
+
+pub use launch::{Launch, launch};
+pub use memfd::MEMFD_PREFIX;
+pub use whole::{Begin, ImageDescriptor, begin, is_script_or_elsewhere};
+
+use crate::units::{PageRange, PageSize};
+
+/// The stub of a launch, built by loader-stub/build.rs.
+pub const LAUNCH_STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launch.bin"));
+/// The stub of a session, built by loader-stub/build.rs.
+pub const SESSION_STUB: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/session.bin"));
+
+/// Where both are linked: loader-stub/build.rs.
+const STUB_BASE: u64 = match u64::from_str_radix(env!("XIP_STUB_BASE"), 10) {
+    Ok(base) => base,
+    Err(_) => 0,
+};
+
+/// Room that is taken at the stub's base, in bytes.
+const RESERVED_BYTES: u64 = 0x1000_0000;
+
+/// The addresses that no fixed program may use: the stub's, its record's and those of the pages that are copied. In a
+/// launch the stub unmaps all of it before the program starts, but it needs it until then.
+pub const RESERVED: Option<PageRange> = PageRange::new(PageSize::K64, STUB_BASE, RESERVED_BYTES);
+const _: () = assert!(STUB_BASE != 0 && RESERVED.is_some());
+
+/// `kernel.randomize_va_space`; where it cannot be read, addresses are randomized.
+fn addresses_are_randomized() -> bool {
+    std::fs::read("/proc/sys/kernel/randomize_va_space")
+        .map_or(true, |text| !text.starts_with(b"0"))
+}

@@ -1,0 +1,269 @@
+//! A whole session: the memfds that all its programs share, their descriptors, and the start of the first one.
+//!
+//! Every process of the session inherits four descriptors at the top of what a small table has room for: the boot memfd,
+//! which is executed in the place of every program; the resident memfd, which is mapped over it; the image; and a place
+//! where a process keeps its own program, should the kernel not let it be `/proc/self/exe`.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::process::{Resource, getrlimit};
+
+use super::filter::{self, filter};
+use super::index::Tables;
+use super::memfd::{self, R, Segment, X};
+use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized};
+use crate::backing::FileBacking;
+use crate::cramfs::{Image, show_path};
+use crate::error::{Error, Result};
+use crate::sys::{self, wire};
+use crate::units::PageSize;
+
+/// Highest number of a descriptor of the session, for the kernel's table of descriptors is as long as its highest number:
+/// 2 KiB of RAM for each process, where a thousand would be 8.
+const FD_MAX: RawFd = 255;
+/// How many there are: the program's, the image, the resident memfd, the boot memfd.
+const FDS: RawFd = 4;
+/// Where the two descriptors of the first start are looked for a place.
+const START_FD_MIN: RawFd = 40;
+
+/// How a session begins.
+#[derive(Debug)]
+pub struct Begin<'a> {
+    /// The first program's path in the view, as the caller gave it.
+    pub path: &'a [u8],
+    /// Its `argv`, `argv[0]` included.
+    pub argv: Vec<CString>,
+    /// The page size of this kernel.
+    pub page: PageSize,
+    /// Map from the image what can be; else everything is mapped from the view.
+    pub in_place: bool,
+    /// Install the filter: else only the first program is started in place.
+    pub stay: bool,
+}
+
+/// What a session inherits of the image: a descriptor that gives nobody more than they have.
+#[derive(Debug)]
+pub struct ImageDescriptor {
+    fd: OwnedFd,
+    /// It is `O_PATH`, to be opened again by whoever may.
+    reopen: bool,
+}
+
+impl ImageDescriptor {
+    /// A read-only descriptor of a file that everybody may read, else one that is only a place (`O_PATH`). To be made while
+    /// the host's root is still the caller's.
+    ///
+    /// # Errors
+    /// [`Kind::Failed`](crate::error::Kind) if the image cannot be opened again, or is another file by now.
+    pub fn new(backing: &FileBacking) -> Result<Self> {
+        let path = backing.path();
+        let fail = |err: rustix::io::Errno| {
+            Error::failed(format!("{}: open again: {err}", path.display()))
+        };
+        let stat = rustix::fs::fstat(backing).map_err(fail)?;
+        if stat.st_mode & Mode::ROTH.as_raw_mode() != 0 {
+            let fd = rustix::io::fcntl_dupfd_cloexec(backing, 0).map_err(fail)?;
+            return Ok(Self { fd, reopen: false });
+        }
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
+        let again = rustix::fs::fstat(&fd).map_err(fail)?;
+        if (again.st_dev, again.st_ino) != (stat.st_dev, stat.st_ino) {
+            return Err(Error::failed(format!(
+                "{}: replaced while the session began; start again",
+                path.display()
+            )));
+        }
+        Ok(Self { fd, reopen: true })
+    }
+}
+
+/// Is the file at a path, in the root directory that the caller has by now, a script, or no file of the image?
+pub fn is_script_or_elsewhere(path: &[u8]) -> bool {
+    let Ok(file) = File::open(OsStr::from_bytes(path)) else {
+        return false;
+    };
+    let dev_of_view = rustix::fs::stat("/").map(|stat| stat.st_dev);
+    let dev = rustix::fs::fstat(&file).map(|stat| stat.st_dev);
+    let mut head = [0; 2];
+    dev != dev_of_view || file.read_exact_at(&mut head, 0).is_ok() && head == *b"#!"
+}
+
+/// Begins the session: becomes its first program, in the root directory that the caller has by now. Returns only if that
+/// fails.
+pub fn begin(image: &Image, descriptor: ImageDescriptor, begin: &Begin<'_>) -> Error {
+    match try_begin(image, descriptor, begin) {
+        Ok(never) => match never {},
+        Err(err) => err,
+    }
+}
+
+fn try_begin(
+    image: &Image,
+    descriptor: ImageDescriptor,
+    begin: &Begin<'_>,
+) -> Result<std::convert::Infallible> {
+    let first_fd = free_numbers()?;
+    let [exe_fd, image_fd, resident_fd, boot_fd] = [0, 1, 2, 3].map(|at| first_fd + at);
+    let boot = boot_memfd()?;
+    let stat = rustix::fs::fstat(&boot).map_err(|err| Error::failed(format!("fstat: {err}")))?;
+    let view = rustix::fs::stat("/").map_err(|err| Error::failed(format!("stat /: {err}")))?;
+    let session = wire::Session {
+        magic: wire::SESSION_MAGIC,
+        first_fd: first_fd as u64,
+        last_fd: boot_fd as u64,
+        boot_fd: boot_fd as u64,
+        boot_dev: device(stat.st_dev),
+        boot_ino: stat.st_ino,
+        resident_fd: resident_fd as u64,
+        exe_fd: exe_fd as u64,
+        image_fd: image_fd as u64,
+        image_reopen: u64::from(descriptor.reopen),
+        view_dev: device(view.st_dev),
+        randomize: u64::from(addresses_are_randomized()),
+        page: begin.page.bytes(),
+        ..Default::default()
+    };
+    let (resident, resident_len) = resident_memfd(image, session, begin)?;
+    for (fd, number) in [
+        (descriptor.fd, image_fd),
+        (resident.into(), resident_fd),
+        (boot.try_clone().map_err(no_descriptor)?.into(), boot_fd),
+    ] {
+        inherit_as(fd, number)?;
+    }
+    let mut strings = begin.path.to_vec();
+    strings.push(0);
+    let start = wire::Start {
+        magic: wire::SESSION_MAGIC,
+        resident_fd: resident_fd as u64,
+        resident_len,
+        program_fd: wire::NO_PROGRAM,
+        strings_len: strings.len() as u64,
+        args: 0,
+    };
+    let start = [sys::bytes_of(&start), strings.as_slice()].concat();
+    let start = memfd::sealed(b"start", &[(0, start)])?;
+    let boot = start_descriptors(start, &boot)?;
+    let err = sys::execveat(boot.as_fd(), &begin.argv);
+    let hint = match err.raw_os_error() {
+        Some(libc::E2BIG) => ": the arguments and the environment are too long (execve(2))",
+        Some(libc::EACCES) => ": does a security policy forbid to execute a memfd?",
+        _ => "",
+    };
+    Err(Error::not_runnable(format!(
+        "{}: execveat of the loader stub: {err}{hint}",
+        show_path(begin.path)
+    )))
+}
+
+fn device(dev: u64) -> [u32; 2] {
+    [rustix::fs::major(dev), rustix::fs::minor(dev)]
+}
+
+fn no_descriptor(err: impl Into<std::io::Error>) -> Error {
+    let err = err.into();
+    Error::failed(format!(
+        "no descriptor is free for the session: {err}; raise RLIMIT_NOFILE (ulimit -n)"
+    ))
+}
+
+/// The first of as many free numbers in a row as the session needs.
+fn free_numbers() -> Result<RawFd> {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let highest = RawFd::try_from(limit).map_or(FD_MAX, |limit| FD_MAX.min(limit - 1));
+    (3..=highest - FDS + 1)
+        .rev()
+        .find(|&first| (first..first + FDS).all(|number| !sys::is_open(number)))
+        .ok_or_else(|| no_descriptor(rustix::io::Errno::MFILE))
+}
+
+/// Gives a descriptor a number, which is free, for every program of the session to have.
+fn inherit_as(fd: OwnedFd, number: RawFd) -> Result<()> {
+    let placed = rustix::io::fcntl_dupfd_cloexec(&fd, number).map_err(no_descriptor)?;
+    if placed.as_raw_fd() != number {
+        return Err(no_descriptor(rustix::io::Errno::MFILE));
+    }
+    inherit(placed)
+}
+
+/// Makes a descriptor the program's.
+fn inherit(fd: OwnedFd) -> Result<()> {
+    rustix::io::fcntl_setfd(&fd, FdFlags::empty()).map_err(no_descriptor)?;
+    let _ = std::os::fd::IntoRawFd::into_raw_fd(fd);
+    Ok(())
+}
+
+/// The start's memfd and the boot memfd at two numbers, one behind the other. Returns the boot memfd's.
+fn start_descriptors(start: File, boot: &File) -> Result<OwnedFd> {
+    let mut least = START_FD_MIN;
+    loop {
+        let before = rustix::io::fcntl_dupfd_cloexec(&start, least).map_err(no_descriptor)?;
+        let next = before.as_raw_fd() + 1;
+        let boot = rustix::io::fcntl_dupfd_cloexec(boot, next).map_err(no_descriptor)?;
+        if boot.as_raw_fd() == next {
+            inherit(before)?;
+            return Ok(boot);
+        }
+        least = boot.as_raw_fd();
+    }
+}
+
+/// Nothing but the stub.
+fn boot_memfd() -> Result<File> {
+    let segment = Segment {
+        flags: R | X,
+        at: 0,
+        addr: STUB_BASE,
+        len_bytes: wire::CODE + SESSION_STUB.len() as u64,
+    };
+    // The stub makes the stack executable for those that want it.
+    let code = memfd::executable(SESSION_STUB, &[segment], Some(false));
+    memfd::sealed(b"boot", &[(0, code)])
+}
+
+/// The stub at the same place, and the record with its tables. Returns its length too.
+fn resident_memfd(image: &Image, session: wire::Session, begin: &Begin<'_>) -> Result<(File, u64)> {
+    let tables = match begin.in_place {
+        true => Tables::new(image, begin.page),
+        false => Tables::default(),
+    };
+    let code = memfd::executable(SESSION_STUB, &[], None);
+    let filter = match begin.stay {
+        true => filter(&filter::Session {
+            stub: STUB_BASE..STUB_BASE + code.len() as u64,
+            kept: session.first_fd as u32..=session.last_fd as u32,
+        }),
+        false => Vec::new(),
+    };
+    let mut tables_bytes = Vec::new();
+    filter
+        .iter()
+        .for_each(|insn| tables_bytes.extend(insn.bytes()));
+    for file in &tables.files {
+        tables_bytes.extend_from_slice(sys::bytes_of(file));
+    }
+    for run in &tables.runs {
+        tables_bytes.extend_from_slice(sys::bytes_of(run));
+    }
+    let len = wire::RECORD + (size_of::<wire::Session>() + tables_bytes.len()) as u64;
+    let session = wire::Session {
+        len,
+        filter: filter.len() as u64,
+        files: tables.files.len() as u64,
+        runs: tables.runs.len() as u64,
+        ..session
+    };
+    let mut record = sys::bytes_of(&session).to_vec();
+    record.append(&mut tables_bytes);
+    Ok((
+        memfd::sealed(b"session", &[(0, code), (wire::RECORD, record)])?,
+        len,
+    ))
+}
