@@ -104,10 +104,39 @@ static void line(const char *scenario, const char *format, ...) {
         _exit(99);
 }
 
+// Words one after the other; the same again and again is counted: "ok*3 EBADF".
+struct words {
+    char text[3000], last[32];
+    int len, same;
+};
+static UNUSED void add_word(struct words *words, const char *word) {
+    if (words->same && !strcmp(word, words->last)) {
+        words->same++;
+        return;
+    }
+    if (words->same && words->len < (int)sizeof words->text - 64) {
+        words->len += sprintf(words->text + words->len, "%s%s", words->len ? " " : "", words->last);
+        if (words->same > 1)
+            words->len += sprintf(words->text + words->len, "*%d", words->same);
+    }
+    snprintf(words->last, sizeof words->last, "%s", word);
+    words->same = 1;
+}
+static UNUSED const char *all_words(struct words *words) {
+    add_word(words, "");
+    return words->text;
+}
+
 static UNUSED void broken(const char *what) __attribute__((noreturn));
 static void broken(const char *what) {
     line(what, "BROKEN: %s", strerror(errno));
     _exit(98);
+}
+
+static UNUSED const char *mistakes(int count) {
+    static char text[64];
+    snprintf(text, sizeof text, "%d wrong: DIFFERENT", count);
+    return count ? text : "nothing wrong";
 }
 
 // How a process ended, as its parent sees it.
@@ -162,8 +191,11 @@ static UNUSED void apart(const char *scenario, void (*run)(const char *)) {
         _exit(0);
     }
     const char *end = awaited(pid);
-    if (strcmp(end, "exit 0"))
-        line(scenario, "%s", end);
+    if (strcmp(end, "exit 0")) {
+        char name[256];
+        snprintf(name, sizeof name, "%s, its end", scenario);
+        line(name, "%s", end);
+    }
 }
 
 // ---- files of the image, and what is mapped of them

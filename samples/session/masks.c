@@ -77,6 +77,27 @@ static void pointers(const char *scenario) {
     line(name, "%s %016lx %016lx", err(result), both, mask_now());
 }
 
+// /proc shows what the kernel has: the session's SIGSYS is caught and never blocked, so its bit is left out.
+static void status(const char *scenario) {
+    char row[256];
+    struct words words = {.len = 0};
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    mask_set(ALL_SIGNALS);
+    raise(SIGTERM);
+    FILE *status = fopen("/proc/thread-self/status", "re");
+    while (status && fgets(row, sizeof row, status)) {
+        char name[32], text[64];
+        uint64_t set;
+        if (sscanf(row, "%31[SighdPnBlkICt]: %lx", name, &set) == 2 && (!strncmp(name, "Sig", 3) || !strncmp(name, "Shd", 3))) {
+            snprintf(text, sizeof text, "%s %lx", name, set & ~BIT(SIGSYS));
+            add_word(&words, text);
+        }
+    }
+    fclose(status);
+    line(scenario, "%s, %s", all_words(&words), maps(&file));
+}
+
 // ---- delivery
 
 static volatile int order[64], delivered;
@@ -270,7 +291,8 @@ static void interrupted(const char *scenario) {
             wrong += result != -EINTR || strcmp(handler_maps, "mapped") || strcmp(maps(&file), "mapped");
         }
         snprintf(name, sizeof name, "%s, %s", scenario, full ? "full mask in the handler" : "its mask in the handler");
-        line(name, "%s, %d wrong, %d delivered, mask %016lx, saved %016lx, after %016lx, time %s", err(result), wrong,
+        line(name, "%s, %s, %d delivered, mask %016lx, saved %016lx, after %016lx, time %s", err(result),
+             mistakes(wrong),
              delivered, handler_mask, handler_saved, mask_now(),
              timeout.tv_sec < 20 && timeout.tv_sec > 0 ? "left" : "as it was");
         delivered = 0;
@@ -433,6 +455,7 @@ int main(void) {
     poll_fd = epoll_create1(EPOLL_CLOEXEC);
     changes();
     apart("pointers", pointers);
+    apart("/proc", status);
     apart("unblocked", unblocked);
     apart("one by one", one_by_one);
     apart("a handler", in_handlers);

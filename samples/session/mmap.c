@@ -116,8 +116,8 @@ static void arguments(void) {
     size_t count = descriptors(all);
     for (size_t way = 0; way < sizeof ways / sizeof *ways; way++)
         for (size_t fd = 0; fd < count; fd++) {
-            char text[2048], scenario[128];
-            int at = 0;
+            char scenario[128];
+            struct words words = {.len = 0};
             for (size_t len = 0; len < sizeof lengths / sizeof *lengths; len++)
                 for (size_t off = 0; off < sizeof offsets / sizeof *offsets; off++) {
                     char *address = NULL;
@@ -139,27 +139,10 @@ static void arguments(void) {
                         if (!address)
                             munmap((void *)result, lengths[len]);
                     }
-                    // The same again and again is counted.
-                    at += snprintf(text + at, sizeof text - at, " %s", name);
+                    add_word(&words, name);
                 }
-            char packed[2048], last[32] = "", word[32];
-            int to = 0, same = 0;
-            for (char *rest = text;; rest += strlen(word) + 1) {
-                int more = sscanf(rest, " %31s", word) == 1;
-                if (more && !strcmp(word, last)) {
-                    same++;
-                    continue;
-                }
-                if (same)
-                    to += snprintf(packed + to, sizeof packed - to, " %s%s%.0d", last, same > 1 ? "*" : "",
-                                   same > 1 ? same : 0);
-                if (!more)
-                    break;
-                strcpy(last, word);
-                same = 1;
-            }
             snprintf(scenario, sizeof scenario, "%s, %s", ways[way].name, all[fd].name);
-            line(scenario, "%s", packed + 1);
+            line(scenario, "%s", all_words(&words));
         }
     for (size_t fd = 0; fd < count; fd++)
         if (all[fd].fd < 900)
@@ -316,7 +299,7 @@ static void many_mappings(const char *scenario) {
         char *at = mmap(NULL, 5 * PAGE, PROT_READ, i & 1 ? MAP_PRIVATE : MAP_SHARED, fd, 0);
         wrong += at == MAP_FAILED || memcmp(at + 2 * PAGE, page, PAGE);
     }
-    line(scenario, "%d wrong", wrong);
+    line(scenario, "%s", mistakes(wrong));
 }
 
 // The descriptor is not needed any more; nor is the name.
