@@ -65,6 +65,10 @@ pub fn layout_flags(name: &str) -> Option<&'static str> {
         "static-pie" => "-static-pie -fPIE",
         "dynamic" => "-pie -fPIE",
         "dynamic-no-pie" => "-no-pie -fno-pie",
+        "shared" | "musl-shared" => "-shared -fPIC",
+        // By musl-gcc.
+        "musl" => "-pie -fPIE",
+        "musl-static" => "-static",
         "bare" => {
             "-nostdlib -static -no-pie -fno-pie -ffreestanding -fno-stack-protector -Wl,--build-id=none"
         }
@@ -96,18 +100,23 @@ static TOOLCHAIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// Compiles `samples/NAME.c` and returns the program, which later runs find again if nothing has changed.
 pub fn compile(name: &str, flags: &[&str]) -> Result<PathBuf, String> {
+    compile_by("cc", name, flags)
+}
+
+/// The same by another compiler.
+pub fn compile_by(compiler: &str, name: &str, flags: &[&str]) -> Result<PathBuf, String> {
     let source = sample_path(&format!("{name}.c"));
     let mut hasher = DefaultHasher::new();
-    (&*TOOLCHAIN, fs::read(&source).unwrap(), flags).hash(&mut hasher);
+    (&*TOOLCHAIN, compiler, fs::read(&source).unwrap(), flags).hash(&mut hasher);
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("samples");
     let program = cache.join(format!("{name}-{:016x}", hasher.finish()));
     if program.is_file() {
         return Ok(program);
     }
-    fs::create_dir_all(&cache).unwrap();
+    fs::create_dir_all(program.parent().unwrap()).unwrap();
     let work = TempDir::new_in(&cache).unwrap();
     let fresh = work.path().join("program");
-    let output = Command::new("cc")
+    let output = Command::new(compiler)
         .current_dir(sample_path(""))
         .args(["-O2", "-Wall", "-Wextra", "-o"])
         .arg(&fresh)
@@ -116,7 +125,7 @@ pub fn compile(name: &str, flags: &[&str]) -> Result<PathBuf, String> {
         .output()
         .unwrap();
     if !output.status.success() {
-        return Err(format!("cc {flags:?}: {}", text(&output.stderr)));
+        return Err(format!("{compiler} {flags:?}: {}", text(&output.stderr)));
     }
     fs::rename(&fresh, &program).unwrap();
     Ok(program)
