@@ -69,7 +69,9 @@ impl Traces {
         for process in processes() {
             let mut has = |what: String| {
                 let read = |file: &str| fs::read(process.join(file)).unwrap_or_default();
-                let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+                let command = read("cmdline");
+                let command =
+                    String::from_utf8_lossy(&command[..command.len().min(60)]).replace('\0', " ");
                 let comm = String::from_utf8_lossy(&read("comm")).trim().to_owned();
                 left.push(format!("{} ({comm}: {command}) {what}", process.display()));
             };
@@ -93,20 +95,41 @@ impl Traces {
         left
     }
 
-    /// Nothing is left within two seconds: a server ends after its session.
-    pub fn assert_gone(&self) {
+    /// Waits until nothing is left, two seconds at most, for a server ends after its session; returns what is.
+    pub fn wait_until_gone(&self) -> Vec<String> {
         let end = Instant::now() + Duration::from_secs(2);
         loop {
             let left = self.left();
-            if left.is_empty() {
-                return;
+            if left.is_empty() || Instant::now() > end {
+                return left;
             }
-            assert!(
-                Instant::now() < end,
-                "the session has left behind:\n{}",
-                left.join("\n")
-            );
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asserts that.
+    #[track_caller]
+    pub fn assert_gone(&self) {
+        let left = self.wait_until_gone();
+        assert!(
+            left.is_empty(),
+            "the session has left behind:\n{}",
+            left.join("\n")
+        );
+    }
+
+    /// Kills the session's processes: those in namespaces of their own that have its mounts.
+    pub fn kill(&self) {
+        let Some(name) = &self.mounts else { return };
+        let namespace = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
+        let own = namespace(Path::new("/proc/self"));
+        for process in processes() {
+            let mounts = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
+            if mounts.contains(name) && namespace(&process) != own {
+                let pid = process.file_name().unwrap().to_str().unwrap().parse();
+                let pid = rustix::process::Pid::from_raw(pid.unwrap()).unwrap();
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
         }
     }
 }

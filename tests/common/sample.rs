@@ -149,13 +149,17 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// How a process ended, as the samples write it.
+/// How a process ended, as the samples write it: a status, or the name of the signal.
 pub fn ending(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => code.to_string(),
         (None, Some(libc::SIGABRT)) => "SIGABRT".into(),
-        (None, Some(libc::SIGSEGV)) => "SIGSEGV".into(),
+        (None, Some(libc::SIGINT)) => "SIGINT".into(),
+        (None, Some(libc::SIGKILL)) => "SIGKILL".into(),
         (None, Some(libc::SIGPIPE)) => "SIGPIPE".into(),
+        (None, Some(libc::SIGSEGV)) => "SIGSEGV".into(),
+        (None, Some(libc::SIGSYS)) => "SIGSYS".into(),
+        (None, Some(libc::SIGTERM)) => "SIGTERM".into(),
         (None, signal) => format!("signal {signal:?}"),
     }
 }
