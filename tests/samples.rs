@@ -1,54 +1,24 @@
 //! samples/*.c: every program does in place what it does natively, and what its header says.
-//!
-//! A header line is `//#Key: value`:
-//!
-//! | key | value |
-//! |---|---|
-//! | Layouts | names of the ways to link it (`tests/common/launch.rs`) |
-//! | Layout | one more: a name and its flags |
-//! | Cflags | flags for all of them |
-//! | Args, Env | words, `"a b"` is one, `@N` has N bytes; Env: `none` is an empty environment |
-//! | Stdin, Stdout | a line; Stdout may be repeated |
-//! | Exit | a status, or the signal that ends it; 0 if not given |
-//! | Elf | how the linked file is changed: `no-sections`, `phdrs-at-end` |
-//! | Build | options of `xip-image build` |
-//! | Image | how the image is changed: `bytes-after-the-file` |
-//! | Plan | what `xip-run --explain --json` must say, see [`check_plan`] |
 
-#[path = "common/launch.rs"]
-mod launch;
+mod common {
+    pub mod launch;
+    pub mod sample;
+}
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use launch::{Stage, compile, copy_program, have_cc, in_parallel, layout_flags, run, text};
+use common::launch::{Stage, copy_program, have_cc, in_parallel, run, text};
+use common::sample::{Sample, ending, samples};
 use xip_run::backing::FileBacking;
 use xip_run::cramfs::Image;
 use xip_run::index::FileIndex;
 use xip_run::units::PageSize;
-
-/// A program and what its header says.
-#[derive(Clone, Default)]
-struct Sample {
-    name: String,
-    layout: String,
-    cflags: Vec<String>,
-    args: Vec<String>,
-    env: Option<Vec<(String, String)>>,
-    stdin: String,
-    stdout: String,
-    exit: String,
-    elf: Option<String>,
-    build: Vec<String>,
-    image: Option<String>,
-    plan: Vec<String>,
-}
 
 #[test]
 fn samples_run_in_place_as_they_run_natively() {
@@ -56,14 +26,7 @@ fn samples_run_in_place_as_they_run_natively() {
         return;
     }
     let only = std::env::var("XIP_SAMPLE").ok();
-    let mut samples: Vec<Sample> = Vec::new();
-    for entry in fs::read_dir(launch::sample_path("")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "c") {
-            samples.extend(parse(&path));
-        }
-    }
-    samples.sort_by(|a, b| (&a.name, &a.layout).cmp(&(&b.name, &b.layout)));
+    let mut samples = samples("");
     samples.retain(|sample| only.as_ref().is_none_or(|name| *name == sample.name));
     assert!(!samples.is_empty());
 
@@ -85,90 +48,9 @@ fn samples_run_in_place_as_they_run_natively() {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
-/// A sample for each of its layouts; none if it has no header (another test's program).
-fn parse(path: &Path) -> Vec<Sample> {
-    let name = path.file_stem().unwrap().to_str().unwrap();
-    let source = fs::read_to_string(path).unwrap();
-    let mut sample = Sample {
-        name: name.into(),
-        exit: "0".into(),
-        ..Sample::default()
-    };
-    let mut layouts: Vec<(String, Vec<String>)> = Vec::new();
-    for line in source.lines().filter_map(|line| line.strip_prefix("//#")) {
-        let (key, value) = line
-            .split_once(':')
-            .unwrap_or_else(|| panic!("{name}: //#{line}"));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match key {
-            "Layouts" => {
-                layouts.extend(words(value).into_iter().map(|layout| {
-                    let flags =
-                        layout_flags(&layout).unwrap_or_else(|| panic!("{name}: layout {layout}"));
-                    (layout, words(flags))
-                }));
-            }
-            "Layout" => {
-                let mut flags = words(value);
-                layouts.push((flags.remove(0), flags));
-            }
-            "Cflags" => sample.cflags.extend(words(value)),
-            "Args" => sample.args = words(value),
-            "Env" if value == "none" => sample.env = Some(Vec::new()),
-            "Env" => {
-                let pairs = words(value).into_iter();
-                let split = |pair: String| {
-                    let (name, value) = pair.split_once('=').unwrap();
-                    (name.to_owned(), value.to_owned())
-                };
-                sample.env = Some(pairs.map(split).collect());
-            }
-            "Stdin" => sample.stdin.push_str(value),
-            "Stdout" => sample.stdout.extend([value, "\n"]),
-            "Exit" => sample.exit = value.into(),
-            "Elf" => sample.elf = Some(value.into()),
-            "Build" => sample.build = words(value),
-            "Image" => sample.image = Some(value.into()),
-            "Plan" => sample.plan = words(value),
-            _ => panic!("{name}: unknown key {key}"),
-        }
-    }
-    let of_layout = |(layout, flags): (String, Vec<String>)| Sample {
-        layout,
-        cflags: [flags, sample.cflags.clone()].concat(),
-        ..sample.clone()
-    };
-    layouts.into_iter().map(of_layout).collect()
-}
-
-/// Splits at spaces outside of quotes.
-fn words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quoted = false;
-    for char in line.chars() {
-        match char {
-            '"' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
-            }
-            ' ' if !quoted => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(char),
-        }
-    }
-    words.extend(word);
-    for word in &mut words {
-        if let Some(len) = word.strip_prefix('@') {
-            *word = "x".repeat(len.parse().unwrap());
-        }
-    }
-    words
-}
-
 /// Compiles, builds, runs and compares; returns what is wrong.
 fn check(sample: &Sample) -> Vec<String> {
-    let flags: Vec<&str> = sample.cflags.iter().map(String::as_str).collect();
-    let compiled = match compile(&sample.name, &flags) {
+    let compiled = match sample.compile() {
         Ok(program) => program,
         Err(failure) => return vec![failure],
     };
@@ -237,17 +119,6 @@ fn check(sample: &Sample) -> Vec<String> {
         failures.extend(wrong);
     }
     failures
-}
-
-/// How a process ended, as the samples write it.
-fn ending(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => code.to_string(),
-        (None, Some(libc::SIGABRT)) => "SIGABRT".into(),
-        (None, Some(libc::SIGSEGV)) => "SIGSEGV".into(),
-        (None, Some(libc::SIGPIPE)) => "SIGPIPE".into(),
-        (None, signal) => format!("signal {signal:?}"),
-    }
 }
 
 /// Holds the plan of the program (not of its interpreter) against a fact: what is wrong, `None` if nothing.

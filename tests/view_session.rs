@@ -1,5 +1,7 @@
 //! Sessions: programs that have the image as their root directory.
 
+#[path = "common/leftovers.rs"]
+mod leftovers;
 #[path = "common/mounted.rs"]
 mod mounted;
 #[path = "common/tree.rs"]
@@ -13,8 +15,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use leftovers::Traces;
 use mounted::{Mounted, can_mount};
 use tempfile::TempDir;
 use xip_run::cramfs::build::BuildOptions;
@@ -85,29 +88,19 @@ impl System {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Servers of this image: processes of that name that have it open.
+    /// Servers of this image.
     fn servers(&self) -> Vec<PathBuf> {
-        let image = self.image();
-        fs::read_dir("/proc")
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|proc| fs::read(proc.join("comm")).is_ok_and(|comm| comm == b"xip-view\n"))
-            .filter(|proc| {
-                fs::read_dir(proc.join("fd")).is_ok_and(|fds| {
-                    fds.filter_map(Result::ok)
-                        .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == image))
-                })
-            })
-            .collect()
+        leftovers::servers(&self.image())
     }
 
-    /// Within a second no server of the image is left.
+    /// Within a second or two no server of the image is left.
     fn assert_no_server_stays(&self) {
-        let end = Instant::now() + Duration::from_secs(1);
-        while !self.servers().is_empty() {
-            assert!(Instant::now() < end, "{:?} linger", self.servers());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let image = self.image();
+        let traces = Traces {
+            image,
+            ..Traces::default()
+        };
+        traces.assert_gone();
     }
 }
 

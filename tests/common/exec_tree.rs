@@ -9,7 +9,7 @@ use std::process::Command;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use super::exec_elves::elves;
-use super::launch::{Stage, compile, compile_by, copy_program, layout_flags, sample_path};
+use super::launch::{Stage, compile, compile_with, copy_program, layout_flags, sample_path};
 
 /// A file of the tree, and what it answers to execve(2) if that is the same everywhere.
 pub struct Entry {

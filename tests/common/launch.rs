@@ -65,6 +65,10 @@ pub fn layout_flags(name: &str) -> Option<&'static str> {
         "static-pie" => "-static-pie -fPIE",
         "dynamic" => "-pie -fPIE",
         "dynamic-no-pie" => "-no-pie -fno-pie",
+        "shared" | "musl-shared" => "-shared -fPIC",
+        // By musl-gcc.
+        "musl" => "-pie -fPIE",
+        "musl-static" => "-static",
         "bare" => {
             "-nostdlib -static -no-pie -fno-pie -ffreestanding -fno-stack-protector -Wl,--build-id=none"
         }
