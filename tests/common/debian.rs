@@ -56,7 +56,7 @@ pub struct Debian {
 
 /// The programs of samples/debian.
 pub fn programs() -> &'static [Sample] {
-    static PROGRAMS: LazyLock<Vec<Sample>> = LazyLock::new(|| samples("session"));
+    static PROGRAMS: LazyLock<Vec<Sample>> = LazyLock::new(|| samples("debian"));
     &PROGRAMS
 }
 
