@@ -1,5 +1,7 @@
 //! Sessions: programs that have the image as their root directory.
 
+#[path = "common/launch.rs"]
+mod launch;
 #[path = "common/leftovers.rs"]
 mod leftovers;
 #[path = "common/mounted.rs"]
@@ -397,12 +399,11 @@ fn an_unprivileged_user_gets_a_view_in_a_user_namespace() {
         ])
         .output();
     if !can.as_ref().is_ok_and(|output| output.status.success()) {
-        println!("skipped: no user namespaces for an unprivileged user: {can:?}");
-        return;
+        return launch::skip(&format!("no user namespaces for an unprivileged user: {can:?}"));
     }
     // A copy that may be executed by all, and in a namespace of its own a /dev/fuse that may be opened by all.
     let copy = system.dir.path().join("xip-run");
-    fs::copy(env!("CARGO_BIN_EXE_xip-run"), &copy).unwrap();
+    launch::copy_program(Path::new(launch::XIP_RUN), &copy);
     fs::set_permissions(system.image(), fs::Permissions::from_mode(0o644)).unwrap();
     let run = |script: &str| {
         let output = Command::new("unshare")
