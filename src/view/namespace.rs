@@ -139,7 +139,21 @@ fn enter_user_namespace() -> Result<()> {
         answer => answer?,
     }
     write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    // Where the kernel has no such capability, or no ambient ones (Linux 4.3), the programs do without.
+    let _ = keep_right_to_set_exe();
+    Ok(())
+}
+
+/// Lets the session's programs keep CAP_CHECKPOINT_RESTORE of their user namespace when they are executed, so that the stub
+/// can make them their own `/proc/self/exe`: prctl(2) `PR_SET_MM_MAP`. Of the namespace's other powers nothing is left.
+///
+/// An ambient capability is neither AT_SECURE's nor no_new_privs' business: capabilities(7). Outside it is worth nothing.
+fn keep_right_to_set_exe() -> rustix::io::Result<()> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.inheritable |= CapabilitySet::CHECKPOINT_RESTORE;
+    rustix::thread::set_capabilities(None, sets)?;
+    rustix::thread::configure_capability_in_ambient_set(CapabilitySet::CHECKPOINT_RESTORE, true)
 }
 
 /// A mount namespace of which nothing is seen outside. What the host mounts later is seen inside.
