@@ -14,12 +14,14 @@ impl Errno {
     pub const ENOENT: Self = Self(2);
     pub const EINTR: Self = Self(4);
     pub const EIO: Self = Self(5);
+    pub const E2BIG: Self = Self(7);
     pub const ENOEXEC: Self = Self(8);
     pub const ENOMEM: Self = Self(12);
     pub const EACCES: Self = Self(13);
     pub const EFAULT: Self = Self(14);
     pub const EEXIST: Self = Self(17);
     pub const EINVAL: Self = Self(22);
+    pub const ETXTBSY: Self = Self(26);
     /// The call is not in this kernel.
     pub const ENOSYS: Self = Self(38);
     pub const ELOOP: Self = Self(40);
@@ -149,11 +151,26 @@ pub fn open_at(dir: usize, path: usize, flags: usize) -> Result<Fd, Errno> {
     call(nr::OPENAT, [dir, path, flags, 0, 0, 0]).map(Fd)
 }
 
-/// Opens the file of a descriptor again, read-only, with the caller's own rights.
-pub fn reopen(fd: Fd) -> Result<Fd, Errno> {
+/// Where /proc shows a descriptor.
+fn fd_path(fd: Fd) -> [u8; 26] {
     let mut path = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
     decimal(fd.0, &mut path[14..]);
-    open(&path)
+    path
+}
+
+/// Opens the file of a descriptor again, read-only, with the caller's own rights.
+pub fn reopen(fd: Fd) -> Result<Fd, Errno> {
+    open(&fd_path(fd))
+}
+
+/// The path of a descriptor's file, or as much of it as there is room for; nothing without /proc. readlinkat(2).
+pub fn path_of<const N: usize>(fd: Fd, room: &mut MaybeUninit<[u8; N]>) -> &[u8] {
+    let path = fd_path(fd);
+    let to = room.as_mut_ptr().cast::<u8>();
+    let args = [AT_FDCWD, path.as_ptr() as usize, to as usize, N, 0, 0];
+    let len = call(nr::READLINKAT, args).unwrap_or(0);
+    // SAFETY: the kernel has written as many.
+    unsafe { core::slice::from_raw_parts(to, len) }
 }
 
 /// Writes a number in decimal digits, and returns how many.
@@ -169,6 +186,46 @@ pub fn decimal(mut value: usize, to: &mut [u8]) -> usize {
         value /= 10;
     }
     len
+}
+
+/// read(2): the same as pread, of what comes next.
+pub fn read(fd: Fd, to: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: (1) the buffer is the caller's.
+    unsafe { read_on(fd, to.as_mut_ptr(), to.len()) }
+}
+
+/// The same, into a buffer that is not initialized. Returns what was read.
+pub fn read_into<const N: usize>(fd: Fd, to: &mut MaybeUninit<[u8; N]>) -> Result<&[u8], Errno> {
+    let start = to.as_mut_ptr().cast::<u8>();
+    // SAFETY: (1) the buffer is the caller's; what was read is initialized.
+    unsafe {
+        let read = read_on(fd, start, N)?;
+        Ok(core::slice::from_raw_parts(start, read))
+    }
+}
+
+/// # Safety
+/// 1. `len` bytes at `to` must be nobody else's.
+unsafe fn read_on(fd: Fd, to: *mut u8, len: usize) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < len {
+        match call(nr::READ, [fd.0, to as usize + done, len - done, 0, 0, 0]) {
+            Ok(0) => break,
+            Ok(more) => done += more,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+/// How many bytes are in a pipe: ioctl(2) `FIONREAD`; none if it is no pipe.
+pub fn readable_bytes(fd: Fd) -> usize {
+    const FIONREAD: usize = 0x541b;
+    let mut bytes = 0_i32;
+    let to = &raw mut bytes as usize;
+    let answer = call(nr::IOCTL, [fd.0, FIONREAD, to, 0, 0, 0]);
+    answer.map_or(0, |_| bytes as usize)
 }
 
 /// pread(2): how many bytes there were, up to the buffer's length.
@@ -224,16 +281,12 @@ pub fn write_vector(fd: Fd, parts: &[IoVec]) -> Result<usize, Errno> {
     )
 }
 
-/// memfd_create(2), close-on-exec.
-pub fn memfd() -> Result<Fd, Errno> {
-    const MFD_CLOEXEC: usize = 1;
-    /// Linux 6.3.
-    const MFD_NOEXEC_SEAL: usize = 8;
-    let name = c"xip-start".as_ptr() as usize;
-    let create = |flags| call(nr::MEMFD_CREATE, [name, flags, 0, 0, 0, 0]);
-    create(MFD_CLOEXEC | MFD_NOEXEC_SEAL)
-        .or_else(|_| create(MFD_CLOEXEC))
-        .map(Fd)
+/// pipe2(2), close-on-exec, that never waits: the end to read from and the end to write to.
+pub fn pipe() -> Result<(Fd, Fd), Errno> {
+    let mut ends = [0_u32; 2];
+    let to = ends.as_mut_ptr() as usize;
+    call(nr::PIPE2, [to, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0])?;
+    Ok((Fd(ends[0] as usize), Fd(ends[1] as usize)))
 }
 
 fn fcntl(fd: Fd, operation: usize, arg: usize) -> Result<usize, Errno> {
@@ -289,6 +342,21 @@ pub fn exec_at(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) 
         Ok(value) => Errno(-(value as i32)),
         Err(errno) => errno,
     }
+}
+
+/// Linux 6.14: judge, do not execute.
+const AT_EXECVE_CHECK: usize = 0x10000;
+
+/// The kernel's verdict on executing an open file with these vectors, as far as it goes without reading the file; EINVAL
+/// from kernels that give none.
+pub fn check_exec(fd: Fd, argv: usize, envp: usize) -> Errno {
+    let empty = c"".as_ptr() as usize;
+    exec_at(fd.0, empty, argv, envp, AT_EMPTY_PATH | AT_EXECVE_CHECK)
+}
+
+/// The same for flags that are not those of an execution: the kernel judges them too.
+pub fn check_exec_at(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> Errno {
+    exec_at(dir, path, argv, envp, flags | AT_EXECVE_CHECK)
 }
 
 /// Bytes of a signal set, as the kernel counts them.

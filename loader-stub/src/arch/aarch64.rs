@@ -9,13 +9,17 @@ pub mod nr {
     pub const EPOLL_PWAIT: usize = 22;
     pub const DUP3: usize = 24;
     pub const FCNTL: usize = 25;
+    pub const IOCTL: usize = 29;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
+    pub const PIPE2: usize = 59;
+    pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const WRITEV: usize = 66;
     pub const PREAD64: usize = 67;
     pub const PSELECT6: usize = 72;
     pub const PPOLL: usize = 73;
+    pub const READLINKAT: usize = 78;
     pub const PERSONALITY: usize = 92;
     pub const EXIT_GROUP: usize = 94;
     pub const TGKILL: usize = 131;
@@ -33,7 +37,6 @@ pub mod nr {
     pub const MINCORE: usize = 232;
     pub const SECCOMP: usize = 277;
     pub const GETRANDOM: usize = 278;
-    pub const MEMFD_CREATE: usize = 279;
     pub const EXECVEAT: usize = 281;
     pub const STATX: usize = 291;
     pub const IO_PGETEVENTS: usize = 292;

@@ -6,10 +6,12 @@ use crate::sys::SigSet;
 
 /// Linux system call numbers: arch/arm/tools/syscall.tbl.
 pub mod nr {
+    pub const READ: usize = 3;
     pub const WRITE: usize = 4;
     pub const CLOSE: usize = 6;
     pub const EXECVE: usize = 11;
     pub const GETPID: usize = 20;
+    pub const IOCTL: usize = 54;
     pub const MUNMAP: usize = 91;
     pub const MPROTECT: usize = 125;
     pub const PERSONALITY: usize = 136;
@@ -20,6 +22,8 @@ pub mod nr {
     pub const RT_SIGPROCMASK: usize = 175;
     pub const RT_SIGSUSPEND: usize = 179;
     pub const PREAD64: usize = 180;
+    pub const READLINKAT: usize = 332;
+    pub const PIPE2: usize = 359;
     /// mmap2: its offset counts 4096 bytes, whatever the page size.
     pub const MMAP: usize = 192;
     pub const MINCORE: usize = 219;
@@ -34,7 +38,6 @@ pub mod nr {
     pub const DUP3: usize = 358;
     pub const SECCOMP: usize = 383;
     pub const GETRANDOM: usize = 384;
-    pub const MEMFD_CREATE: usize = 385;
     pub const EXECVEAT: usize = 387;
     pub const STATX: usize = 397;
     pub const PSELECT6_TIME64: usize = 413;

@@ -6,6 +6,7 @@ use crate::sys::SigSet;
 
 /// Linux system call numbers: arch/x86/entry/syscalls/syscall_64.tbl.
 pub mod nr {
+    pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
     pub const MMAP: usize = 9;
@@ -13,6 +14,7 @@ pub mod nr {
     pub const MUNMAP: usize = 11;
     pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
+    pub const IOCTL: usize = 16;
     pub const PREAD64: usize = 17;
     pub const WRITEV: usize = 20;
     pub const MREMAP: usize = 25;
@@ -27,13 +29,14 @@ pub mod nr {
     pub const EXIT_GROUP: usize = 231;
     pub const TGKILL: usize = 234;
     pub const OPENAT: usize = 257;
+    pub const READLINKAT: usize = 267;
     pub const PSELECT6: usize = 270;
     pub const PPOLL: usize = 271;
     pub const EPOLL_PWAIT: usize = 281;
     pub const DUP3: usize = 292;
+    pub const PIPE2: usize = 293;
     pub const SECCOMP: usize = 317;
     pub const GETRANDOM: usize = 318;
-    pub const MEMFD_CREATE: usize = 319;
     pub const EXECVEAT: usize = 322;
     pub const STATX: usize = 332;
     pub const IO_PGETEVENTS: usize = 333;
