@@ -110,7 +110,9 @@ extern "C" fn stub_main(sp: usize) -> ! {
         .unwrap_or_else(|errno| fail_launcher("read of the start", Some(errno)));
     sys::close(params);
     sys::close(Fd(params.0 + 1));
-    sigsys::install();
+    if !direct::filter(session_record()).is_empty() {
+        sigsys::install();
+    }
     if start.program_fd == wire::NO_PROGRAM {
         sigsys::install_filter();
         let (argv, envp) = stack.vectors();

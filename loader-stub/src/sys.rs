@@ -298,9 +298,9 @@ pub fn dup_from(fd: Fd, least: usize) -> Result<Fd, Errno> {
     fcntl(fd, 0, least).map(Fd)
 }
 
-/// dup3(2), close-on-exec.
+/// dup3(2).
 pub fn keep_as(fd: Fd, number: Fd) {
-    let _ = call(nr::DUP3, [fd.0, number.0, O_CLOEXEC, 0, 0, 0]);
+    let _ = call(nr::DUP3, [fd.0, number.0, 0, 0, 0, 0]);
 }
 
 /// Is the descriptor close-on-exec? fcntl(2) `F_GETFD`.
@@ -364,7 +364,7 @@ pub const SIGSET_BYTES: usize = 8;
 
 /// `sigset_t`, the kernel's: a bit for each signal.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub struct SigSet(pub [u32; 2]);
 
 impl SigSet {
@@ -375,6 +375,16 @@ impl SigSet {
         set
     }
 
+    /// Is a signal in it?
+    pub fn has(self, signal: usize) -> bool {
+        self.0[(signal - 1) / 32] & 1 << ((signal - 1) % 32) != 0
+    }
+
+    /// Is there no signal in it?
+    pub fn is_empty(self) -> bool {
+        self.0 == [0, 0]
+    }
+
     /// Without a signal.
     pub fn remove(&mut self, signal: usize) {
         self.0[(signal - 1) / 32] &= !(1 << ((signal - 1) % 32));
@@ -383,7 +393,7 @@ impl SigSet {
 
 /// `struct sigaction`, the kernel's.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub struct SigAction {
     pub handler: usize,
     pub flags: usize,
@@ -406,16 +416,6 @@ pub fn getpid() -> usize {
 pub fn kill_self(signal: usize) {
     let tid = call(nr::GETTID, [0; 6]).unwrap_or(0);
     let _ = call(nr::TGKILL, [getpid(), tid, signal, 0, 0, 0]);
-}
-
-/// Is there a mapping at a page? mincore(2).
-pub fn is_mapped(page: usize) -> bool {
-    let mut resident = [0_u8];
-    call(
-        nr::MINCORE,
-        [page, 1, resident.as_mut_ptr() as usize, 0, 0, 0],
-    )
-    .is_ok()
 }
 
 /// close(2).

@@ -133,6 +133,8 @@ fn try_begin(
     };
     let (resident, resident_len) = resident_memfd(image, session, begin)?;
     for (fd, number) in [
+        // Nobody's yet, and no program's to be given by open(2).
+        (boot.try_clone().map_err(no_descriptor)?.into(), exe_fd),
         (descriptor.fd, image_fd),
         (resident.into(), resident_fd),
         (boot.try_clone().map_err(no_descriptor)?.into(), boot_fd),
@@ -152,6 +154,10 @@ fn try_begin(
     };
     let start = [sys::bytes_of(&start), strings.as_slice()].concat();
     let boot = start_descriptors(pipe_with(&start)?, &boot)?;
+    if begin.stay {
+        // As every program of a session is told: loader-stub/src/virtual_action.rs.
+        sys::block_if_ignored(libc::SIGSYS);
+    }
     let err = sys::execveat(boot.as_fd(), &begin.argv);
     let hint = match err.raw_os_error() {
         Some(libc::E2BIG) => ": the arguments and the environment are too long (execve(2))",

@@ -145,3 +145,19 @@ fn close_range(first: RawFd, last: RawFd) {
         unsafe { libc::close(fd) };
     }
 }
+
+/// Blocks a signal if it is ignored, else lets it through, in this thread.
+pub fn block_if_ignored(signal: i32) {
+    // SAFETY: both are numbers and pointers, for which zero is a value; the kernel reads and writes what is here.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action);
+        libc::sigaddset(&raw mut set, signal);
+        let how = match action.sa_sigaction {
+            libc::SIG_IGN => libc::SIG_BLOCK,
+            _ => libc::SIG_UNBLOCK,
+        };
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
+    }
+}

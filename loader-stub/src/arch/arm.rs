@@ -2,7 +2,7 @@
 
 use core::arch::{asm, naked_asm};
 
-use crate::sys::SigSet;
+use crate::sys::{SigAction, SigSet};
 
 /// Linux system call numbers: arch/arm/tools/syscall.tbl.
 pub mod nr {
@@ -26,7 +26,6 @@ pub mod nr {
     pub const PIPE2: usize = 359;
     /// mmap2: its offset counts 4096 bytes, whatever the page size.
     pub const MMAP: usize = 192;
-    pub const MINCORE: usize = 219;
     pub const FCNTL: usize = 221;
     pub const GETTID: usize = 224;
     pub const EXIT_GROUP: usize = 248;
@@ -233,10 +232,39 @@ impl Context {
     }
 }
 
-/// sigaction(2) flag: none, the kernel knows where a handler returns to (the vdso).
-pub const SA_RESTORER: usize = 0;
+/// The highest number that the kernel can be given to keep.
+pub const KEPT_MAX: usize = 63;
 
-/// No code of the stub.
-pub fn restorer() -> usize {
-    0
+/// SIGSYS's action for the kernel: `on_signal`, which passes `kept`. The kernel keeps that where the address of the code that
+/// a handler returns to belongs, which `on_signal` does not return to.
+pub fn action_with(kept: usize, flags: usize) -> SigAction {
+    const SA_RESTORER: usize = 0x0400_0000;
+    SigAction {
+        handler: address_of!(on_signal),
+        flags: flags | SA_RESTORER,
+        restorer: kept,
+        mask: SigSet::default(),
+    }
+}
+
+/// What was passed to `action_with`.
+pub fn kept_of(action: &SigAction) -> usize {
+    action.restorer
+}
+
+unsafe extern "C" {
+    /// sigsys.rs: the session's handler.
+    fn on_sigsys();
+}
+
+/// Where the kernel starts the handler, whose fourth argument is where the return address would be, and rt_sigreturn(2).
+#[unsafe(naked)]
+unsafe extern "C" fn on_signal() -> ! {
+    naked_asm!(
+        "mov r3, lr",
+        "bl {on_sigsys}",
+        "mov r7, #173",
+        "svc #0",
+        on_sigsys = sym on_sigsys,
+    )
 }

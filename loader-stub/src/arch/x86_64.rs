@@ -2,7 +2,7 @@
 
 use core::arch::{asm, naked_asm};
 
-use crate::sys::SigSet;
+use crate::sys::{SigAction, SigSet};
 
 /// Linux system call numbers: arch/x86/entry/syscalls/syscall_64.tbl.
 pub mod nr {
@@ -18,7 +18,6 @@ pub mod nr {
     pub const PREAD64: usize = 17;
     pub const WRITEV: usize = 20;
     pub const MREMAP: usize = 25;
-    pub const MINCORE: usize = 27;
     pub const GETPID: usize = 39;
     pub const EXECVE: usize = 59;
     pub const FCNTL: usize = 72;
@@ -247,21 +246,57 @@ impl Context {
     }
 }
 
-/// sigaction(2) flag: the kernel wants a restorer.
-pub const SA_RESTORER: usize = 0x0400_0000;
+/// The highest number that the kernel can be given to keep.
+pub const KEPT_MAX: usize = 63;
 
-/// Address of the code that a handler returns to.
-pub fn restorer() -> usize {
+/// SIGSYS's action for the kernel: `on_signal`, which passes `kept`. The kernel keeps that where the address of the code that
+/// a handler returns to belongs, which `on_signal` does not return to.
+pub fn action_with(kept: usize, flags: usize) -> SigAction {
+    const SA_RESTORER: usize = 0x0400_0000;
+    SigAction {
+        handler: on_signal_address(),
+        flags: flags | SA_RESTORER,
+        restorer: kept,
+        mask: SigSet::default(),
+    }
+}
+
+/// What was passed to `action_with`.
+pub fn kept_of(action: &SigAction) -> usize {
+    action.restorer
+}
+
+/// Address of `on_signal`.
+fn on_signal_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
     unsafe {
-        asm!("lea {at}, [rip + {restore}]", at = out(reg) at, restore = sym restore, options(nomem, nostack))
+        asm!("lea {at}, [rip + {on_signal}]", at = out(reg) at, on_signal = sym on_signal, options(nomem, nostack))
     };
     at
 }
 
-/// rt_sigreturn(2).
+unsafe extern "C" {
+    /// sigsys.rs: the session's handler.
+    fn on_sigsys();
+}
+
+/// Where the kernel starts the handler, whose fourth argument lies where the return address would, and rt_sigreturn(2). On a
+/// shadow stack too it would have been popped.
 #[unsafe(naked)]
-unsafe extern "C" fn restore() -> ! {
-    naked_asm!("mov eax, 15", "syscall")
+unsafe extern "C" fn on_signal() -> ! {
+    naked_asm!(
+        "pop rcx",
+        "call {on_sigsys}",
+        "xor eax, eax",
+        "rdsspq rax",
+        "test eax, eax",
+        "jz 2f",
+        "mov eax, 1",
+        "incsspq rax",
+        "2:",
+        "mov eax, 15",
+        "syscall",
+        on_sigsys = sym on_sigsys,
+    )
 }
