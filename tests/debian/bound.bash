@@ -19,7 +19,7 @@ echo own text: $(./busybox cat /proc/self/maps | text_of /tmp/busybox)
 ./busybox readlink /proc/self/exe
 LC_ALL=C sed 's/BusyBox v/BusyB0x v/' busybox > busybox-changed
 chmod 755 busybox-changed
-./busybox-changed | head -n 1 | cut -c1-8
+./busybox-changed | sed -n '1s/ .*//p'
 cp /bin/bash shell
 echo own bash: $(./shell -c 'cat /proc/$$/maps; :' | text_of /tmp/shell)
 ./shell -c 'exec -a busybox-named ./busybox sh -c "echo \$(/bin/cat /etc/hostname) from \$(readlink /proc/\$\$/exe)"'
