@@ -48,6 +48,7 @@ work! {
     make_builds_a_program "build.bash"
     programs_of_go "go.bash"
     busybox_and_its_applets "busybox.sh"
+    programs_and_libraries_of_the_hosts_directories "bound.bash"
 }
 
 /// samples/debian, with both C libraries: each does natively what its header says, and in place the same.
