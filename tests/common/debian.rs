@@ -118,6 +118,11 @@ impl Debian {
         Self { dir }
     }
 
+    /// The directory.
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+
     /// The image.
     pub fn image(&self) -> PathBuf {
         self.dir.join("image")

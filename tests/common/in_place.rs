@@ -1,5 +1,5 @@
-//! Is a process in place? Every page that it shows read-only of a program or library of the image must be the image's own
-//! page, and only a page that the index calls not direct may come from elsewhere: from the view, or copied.
+//! Is a process in place? Every page that it shows of a file of the image must be the image's own page, and only a page
+//! that it has written to, or that the index calls not direct, may come from elsewhere: from the view, or copied.
 //!
 //! By maps, smaps and pagemap, and for root by the very frames of memory; of the library only the index is used, which
 //! tests/index.rs holds against an oracle.
@@ -13,30 +13,48 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use xip_run::backing::FileBacking;
 use xip_run::cramfs::{Image, InodeKind};
-use xip_run::index::{FileIndex, NotDirect, PageState};
+use xip_run::index::{FileIndex, PageState};
 use xip_run::report::mountinfo;
+use xip_run::session::SESSION_STUB;
 use xip_run::units::PageSize;
 
 use super::mapped::Mapped;
 use super::session::{Map, maps};
 
-/// The stub may have this many pages in a process: more are no stub.
+/// The stub of a single program may have this many pages in it: more are no stub.
 const STUB_PAGES: usize = 16;
+/// Where a session's stub is in its memfd, bytes: wire.rs `CODE`.
+const STUB_AT: usize = 0x200;
+/// The stub and the index of a session have no more pages; a file takes 28 bytes of the index, and 12 for each further run.
+const INDEX_PAGES: usize = 64;
+/// What a session's handler and index are called.
+const RESIDENT: &str = "/memfd:xip-run:session (deleted)";
+
+/// Why a page is not in place: [`xip_run::index::NotDirect`] by its name, or that it was written to.
+pub type Reason = String;
+pub const WRITTEN: &str = "written";
+
+/// Which pages of which files are mapped, and how (`r-x`). Of files with the same data, which are one in the image, the
+/// path is that of the first.
+pub type Shown = BTreeMap<String, BTreeSet<(u64, String)>>;
 
 /// What was found, in pages.
 #[derive(Default)]
 pub struct InPlace {
     pid: u32,
     name: String,
-    /// By path in the image: pages of it that are read-only, and the image's own.
+    /// By path in the image: pages that are the image's own.
     pub in_place: BTreeMap<String, u64>,
     /// By path and reason: pages that are not.
-    pub excused: BTreeMap<(String, NotDirect), u64>,
+    pub excused: BTreeMap<(String, Reason), u64>,
+    /// All of these.
+    pub shown: Shown,
     /// Files that are neither the image's nor the view's.
     pub host: BTreeSet<String>,
     /// What must not be.
@@ -92,8 +110,19 @@ pub fn assert_in_place(pid: u32, image: &Path) -> InPlace {
 
 /// Looks at the pages of a process that runs from `image`.
 pub fn in_place(pid: u32, image: &Path) -> InPlace {
-    let pages = ImagePages::new(image);
-    let mapped = Mapped::new(image);
+    look(pid, &ImagePages::new(image))
+}
+
+/// The same, for several processes of the same image.
+#[track_caller]
+pub fn assert_all_in_place(pid: u32, pages: &ImagePages) -> InPlace {
+    let found = look(pid, pages);
+    assert!(found.violations.is_empty(), "{found}");
+    found
+}
+
+fn look(pid: u32, pages: &ImagePages) -> InPlace {
+    let mapped = &pages.mapped;
     let identity = mapped.identity();
     let root = mountinfo::root(&fs::read(format!("/proc/{pid}/mountinfo")).unwrap());
     let view = root.filter(|root| root.is_image()).map(|_| {
@@ -109,19 +138,21 @@ pub fn in_place(pid: u32, image: &Path) -> InPlace {
     let mut stub_pages = 0;
     for map in maps(pid) {
         let executable = map.perms.contains('x');
-        if !map.perms.starts_with('r') && !executable || map.perms.contains('w') {
+        if !map.perms.starts_with('r') && !executable {
             continue;
         }
         if map.is_of(identity) {
-            found.image_pages(&map, &pages, &mapped);
+            found.image_pages(&map, pages, mapped);
         } else if view == Some(map.dev) {
-            found.view_pages(&map, &pages);
+            found.view_pages(&map, pages);
+        } else if map.path == RESIDENT && (map.offset, &*map.perms) == (0, "r-xp") {
+            found.resident_pages(&map, pages.page);
         } else if map.path.starts_with("/memfd:xip-run:") {
-            stub_pages += found.memfd_pages(&map, &pages);
+            stub_pages += found.memfd_pages(&map, pages);
             if stub_pages > STUB_PAGES {
                 found.fault(&map, map.start, map.end, "too many pages for a stub");
             }
-        } else if map.path.starts_with('/') {
+        } else if map.path.starts_with('/') && map.perms.ends_with('p') {
             found.host.insert(map.path.clone());
         } else if executable && !map.path.starts_with("[v") {
             found.fault(&map, map.start, map.end, "executable anonymous memory");
@@ -155,7 +186,7 @@ impl InPlace {
     fn image_pages(&mut self, map: &Map, pages: &ImagePages, mapped: &Mapped) {
         for (page, at) in numbered(map, pages.page) {
             let end = at + pages.page.bytes();
-            let Some(path) = pages.direct.get(&page) else {
+            let Some(&(ino, number)) = pages.direct.get(&page) else {
                 let fault = "no index calls this page of the image direct";
                 self.fault(map, at, end, fault);
                 continue;
@@ -163,6 +194,7 @@ impl InPlace {
             let entry = map.pages[((at - map.start) / pages.page.bytes()) as usize];
             let (present, of_file) = (entry >> 63 == 1, entry >> 61 & 1 == 1);
             let copied = !of_file && entry >> 62 != 0;
+            self.show(ino, number, map, pages);
             // What could be written to once may have been: relocations.
             let was_writable = map.flags.split(' ').any(|flag| flag == "ac");
             if copied && !was_writable {
@@ -180,10 +212,24 @@ impl InPlace {
                 );
                 continue;
             }
-            if !copied {
+            let (path, _) = &pages.by_number[&ino];
+            if copied {
+                self.excuse(path, WRITTEN);
+            } else {
                 *self.in_place.entry(path.clone()).or_default() += 1;
             }
         }
+    }
+
+    fn excuse(&mut self, path: &str, why: &str) {
+        let reason = (path.to_owned(), why.to_owned());
+        *self.excused.entry(reason).or_default() += 1;
+    }
+
+    fn show(&mut self, ino: u64, number: u64, map: &Map, pages: &ImagePages) {
+        let (path, _) = &pages.by_number[&ino];
+        let shown = self.shown.entry(path.clone()).or_default();
+        shown.insert((number, map.perms.clone()));
     }
 
     /// Is it the image's page? The kernel may move pages at any time, so twice the same answer is needed to say no.
@@ -208,8 +254,9 @@ impl InPlace {
             return;
         };
         for (page, at) in numbered(map, pages.page) {
+            self.show(map.ino, page, map, pages);
             match index.page(page) {
-                Err(why) => *self.excused.entry((path.clone(), why)).or_default() += 1,
+                Err(why) => self.excuse(path, &why.to_string()),
                 Ok(_) => {
                     let fault = "direct in the image, but mapped from the view";
                     self.fault(map, at, at + pages.page.bytes(), fault);
@@ -218,7 +265,21 @@ impl InPlace {
         }
     }
 
-    /// Pages of a session's memfd; returns how many are no file's, so the stub's.
+    /// The memfd of a whole session: the stub, then the index.
+    fn resident_pages(&mut self, map: &Map, page: PageSize) {
+        let memory = File::open(format!("/proc/{}/mem", self.pid)).unwrap();
+        let mut content = vec![0; (map.end - map.start) as usize];
+        memory.read_exact_at(&mut content, map.start).unwrap();
+        let stub = content.get(STUB_AT..STUB_AT + SESSION_STUB.len());
+        let pages = content.chunks(page.bytes() as usize);
+        let filled = pages.filter(|page| page.iter().any(|&byte| byte != 0));
+        if stub != Some(SESSION_STUB) || filled.count() > INDEX_PAGES {
+            let fault = "neither the session's stub nor its index";
+            self.fault(map, map.start, map.end, fault);
+        }
+    }
+
+    /// Pages of the memfd of a single program; returns how many are no file's, so the stub's.
     fn memfd_pages(&mut self, map: &Map, pages: &ImagePages) -> usize {
         let memory = File::open(format!("/proc/{}/mem", self.pid)).unwrap();
         let mut stub_pages = 0;
@@ -231,7 +292,7 @@ impl InPlace {
                 Some((path.clone(), why))
             });
             match (excused, same.first()) {
-                (Some(excused), _) => *self.excused.entry(excused).or_default() += 1,
+                (Some((path, why)), _) => self.excuse(&path, &why.to_string()),
                 (None, Some((path, _))) => {
                     let fault = format!("direct in the image, but copied: {path}");
                     self.fault(map, at, at + pages.page.bytes(), &fault);
@@ -241,6 +302,41 @@ impl InPlace {
         }
         stub_pages
     }
+}
+
+/// The files below a directory by device and inode, as stat(2) has them.
+pub fn files_below(root: &Path) -> HashMap<(u64, u64), PathBuf> {
+    let mut files = HashMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        if meta.is_dir() {
+            let entries = fs::read_dir(&path).unwrap();
+            todo.extend(entries.map(|entry| entry.unwrap().path()));
+        } else if meta.is_file() {
+            let inside = Path::new("/").join(path.strip_prefix(root).unwrap());
+            files.insert((meta.dev(), meta.ino()), inside);
+        }
+    }
+    files
+}
+
+/// What a process shows of these files, which the image was made of.
+pub fn shown_natively(pid: u32, files: &HashMap<(u64, u64), PathBuf>, pages: &ImagePages) -> Shown {
+    let mut shown = Shown::new();
+    for map in maps(pid) {
+        let Some(path) = files.get(&(map.dev, map.ino)) else {
+            continue;
+        };
+        if map.perms.starts_with("---") {
+            continue;
+        }
+        let inode = pages.image.lookup(path.as_os_str().as_bytes()).unwrap();
+        let (path, _) = &pages.by_number[&inode.number()];
+        let numbers = numbered(&map, pages.page).map(|(page, _)| (page, map.perms.clone()));
+        shown.entry(path.clone()).or_default().extend(numbers);
+    }
+    shown
 }
 
 /// The pages of a mapping: number in the file, and address.
@@ -253,10 +349,11 @@ fn numbered(map: &Map, page: PageSize) -> impl Iterator<Item = (u64, u64)> {
 type Contents = HashMap<Vec<u8>, Vec<(String, PageState)>>;
 
 /// What the image has in its files, page by page.
-struct ImagePages {
+pub struct ImagePages {
+    mapped: Mapped,
     page: PageSize,
-    /// Pages of the image that are direct, and whose they are.
-    direct: HashMap<u64, String>,
+    /// Pages of the image that are direct: of which file, by `st_ino`, and its number there.
+    direct: HashMap<u64, (u64, u64)>,
     /// Files by `st_ino`.
     by_number: HashMap<u64, (String, FileIndex)>,
     image: Image,
@@ -265,7 +362,7 @@ struct ImagePages {
 }
 
 impl ImagePages {
-    fn new(path: &Path) -> Self {
+    pub fn new(path: &Path) -> Self {
         let image = Image::open(FileBacking::open(path).unwrap()).unwrap();
         let page = PageSize::of_running_kernel().unwrap();
         let mut direct = HashMap::new();
@@ -274,17 +371,23 @@ impl ImagePages {
             if found.inode.kind != InodeKind::File || found.inode.size == 0 {
                 continue;
             }
+            let number = found.inode.number();
+            if by_number.contains_key(&number) {
+                continue;
+            }
             let path = String::from_utf8_lossy(&found.path).into_owned();
             let index = FileIndex::new(&image, &found.inode, page).unwrap();
             for run in index.runs() {
                 if let Ok(at) = run.state {
                     let first = at.0 / page.bytes();
-                    direct.extend((first..first + run.pages).map(|page| (page, path.clone())));
+                    let of_file = (0..run.pages).map(|page| (number, run.first_page + page));
+                    direct.extend((first..).zip(of_file));
                 }
             }
-            by_number.insert(found.inode.number(), (path, index));
+            by_number.insert(number, (path, index));
         }
         Self {
+            mapped: Mapped::new(path),
             page,
             direct,
             by_number,
