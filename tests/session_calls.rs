@@ -212,7 +212,7 @@ fn differences(probe: &str, native: &str, session: &str) -> Vec<String> {
         text.lines()
             .map(|line| {
                 let (scenario, seen) = line.split_once(": ").unwrap_or((line, ""));
-                (without_sigsys(scenario), without_sigsys(seen))
+                (scenario.to_owned(), without_sigsys(seen))
             })
             .collect()
     };
