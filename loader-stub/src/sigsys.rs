@@ -1,8 +1,10 @@
 //! The handler of SIGSYS: what the filter traps, done here.
 //!
-//! On entry: any thread of a program, on its alternate stack or its own, which may be small; the signal mask is the
-//! interrupted code's (`SA_NODEFER`), so SIGSYS is not blocked and another handler may run, and trap, on top. On exit: the
-//! trapped call seems to have answered. Nothing is kept: a vfork child shares its parent's memory.
+//! On entry: any thread of a program, on its alternate stack or its own, which may be small; all signals are blocked but
+//! SIGSYS. (The kernel looks for signals of the process whenever a handler begins or ends: a thread that traps because it
+//! is about to block a signal must not take it from the one that waits for it.) What may wait, or does not come back, is done
+//! with the interrupted code's mask, so another handler may run, and trap, on top. On exit: the trapped call seems to
+//! have answered. Nothing is kept: a vfork child shares its parent's memory.
 
 use crate::arch::{self, Context, nr};
 use crate::direct::{self, Request};
@@ -14,7 +16,9 @@ pub const SIGSYS: usize = 31;
 pub const SA_SIGINFO: usize = 4;
 pub const SA_ONSTACK: usize = 0x0800_0000;
 pub const SA_NODEFER: usize = 0x4000_0000;
+const SIG_BLOCK: usize = 0;
 const SIG_UNBLOCK: usize = 1;
+const SIG_SETMASK: usize = 2;
 /// `si_code` of a trap by a filter.
 pub const SYS_SECCOMP: i32 = 1;
 
@@ -83,7 +87,16 @@ pub fn install_filter() {
 /// Called by `arch::on_signal`. `kept` is what the kernel keeps for virtual_action.rs.
 #[unsafe(no_mangle)]
 extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, kept: usize) {
-    if info.code != SYS_SECCOMP || info.errno != i32::from(wire::TRAP_DATA) {
+    let trapped = info.code == SYS_SECCOMP && info.errno == i32::from(wire::TRAP_DATA);
+    let at_once = matches!(
+        context.number(),
+        nr::MMAP | nr::RT_SIGACTION | nr::RT_SIGPROCMASK | nr::CLOSE_RANGE
+    );
+    if !trapped || !at_once {
+        let mask = &raw const context.sigmask as usize;
+        let _ = sys::sigprocmask(SIG_SETMASK, mask, 0, SIGSET_BYTES);
+    }
+    if !trapped {
         return virtual_action::deliver(signal, info, context, kept);
     }
     let args = &mut context.args();
@@ -163,28 +176,30 @@ fn sigaction(args: &[usize; 6]) -> Result<usize, Errno> {
     }
 }
 
-/// The kernel does it, to the mask of this handler, which is the interrupted code's, but never blocks SIGSYS; what came of
-/// it is what sigreturn restores.
+/// rt_sigprocmask(2) of the mask that sigreturn restores, but that SIGSYS is never blocked.
 fn sigprocmask(args: &[usize; 6], context: &mut Context) -> Result<usize, Errno> {
     let &[how, set, old, size, ..] = args;
     if size != SIGSET_BYTES {
         return Err(Errno::EINVAL);
     }
+    let before = context.sigmask;
     let mut wanted = SigSet::default();
-    if !read_set_without(set, &mut wanted)? {
-        return sys::sigprocmask(how, 0, old, size);
-    }
-    let answer = sys::sigprocmask(how, &raw const wanted as usize, old, size);
-    let now = &mut context.sigmask.0;
-    for (now, wanted) in now.iter_mut().zip(wanted.0) {
-        match how as i32 {
-            0 => *now |= wanted,
-            1 => *now &= !wanted,
-            2 => *now = wanted,
-            _ => {}
+    if read_set_without(set, &mut wanted)? {
+        let now = context.sigmask.0.iter_mut().zip(wanted.0);
+        match how as u32 as usize {
+            SIG_BLOCK => now.for_each(|(now, wanted)| *now |= wanted),
+            SIG_UNBLOCK => now.for_each(|(now, wanted)| *now &= !wanted),
+            SIG_SETMASK => now.for_each(|(now, wanted)| *now = wanted),
+            _ => return Err(Errno::EINVAL),
         }
     }
-    answer
+    if old != 0 {
+        // The kernel checks the pointer: the handler's own mask is written first.
+        sys::sigprocmask(SIG_BLOCK, 0, old, SIGSET_BYTES)?;
+        // SAFETY: the kernel has just written there.
+        unsafe { (old as *mut SigSet).write_unaligned(before) };
+    }
+    Ok(0)
 }
 
 /// Copies a signal set of the program's, but for SIGSYS; false for a null pointer.
