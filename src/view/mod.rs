@@ -1,6 +1,7 @@
 //! The root view: the image as the root directory of a session. [`Server`] answers the kernel, [`raise`] makes the
 //! namespace, [`Bind`] says what of the host shows in it.
 
+pub mod attempt;
 mod bind;
 mod namespace;
 mod protocol;
