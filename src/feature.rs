@@ -35,11 +35,11 @@ pub struct Feature {
 }
 
 macro_rules! features {
-    ($($name:ident: $since:literal, $need:ident, $title:literal, $gives:literal, $without:literal;)*) => {
+    ($($constant:ident, $name:literal, $title:literal, $since:literal, $need:ident, $gives:literal, $without:literal;)*) => {
         $(
             #[doc = $title]
-            pub const $name: Feature = Feature {
-                name: stringify!($name),
+            pub const $constant: Feature = Feature {
+                name: $name,
                 title: $title,
                 since: $since,
                 needed_for: Need::$need,
@@ -48,53 +48,57 @@ macro_rules! features {
             };
         )*
         /// All of them, in the order in which they are shown.
-        pub const ALL: &[Feature] = &[$($name),*];
+        pub const ALL: &[Feature] = &[$($constant),*];
     };
 }
 
 features! {
-    PAGE_SIZE: "-", Everything, "pages of 4, 16 or 64 KiB",
-        "images are laid out for one of these", "nothing runs";
-    MEMFD: "3.17", Everything, "`memfd_create`, sealing",
-        "the stub and the plan are in memory that nobody can change", "nothing runs";
-    MEMFD_EXEC: "6.3", Everything, "`vm.memfd_noexec` not 2",
-        "memfds can be executed", "nothing runs; the message names the setting";
-    EXECVEAT: "3.19", Everything, "`execveat`",
-        "the stub is started by a real execve(2)", "nothing runs";
-    SECCOMP: "3.5", Session, "`CONFIG_SECCOMP_FILTER`",
+    PAGE_SIZE, "page-size", "pages of 4, 16 or 64 KiB", "-", Everything,
+        "images are laid out for one of these",
+        "nothing runs";
+    MEMFD, "memfd", "`memfd_create`, sealing", "3.17", Everything,
+        "the stub and the plan lie in memory that nobody can change",
+        "nothing runs";
+    MEMFD_EXEC, "memfd-exec", "`vm.memfd_noexec` not 2", "6.3", Everything,
+        "memfds can be executed",
+        "nothing runs; the message names the setting";
+    EXECVEAT, "execveat", "`execveat`", "3.19", Everything,
+        "the stub is started by a real execve(2)",
+        "nothing runs";
+    SECCOMP, "seccomp", "`CONFIG_SECCOMP_FILTER`", "3.5", Session,
         "what programs start and load goes through the handler",
-        "only the first program is in place; what it loads and starts comes from the page cache of the view";
-    MOUNT_NAMESPACE: "2.4.19", Session, "mount namespace (root, or a user namespace)",
-        "a root directory of the session's own",
+        "only the first program is in place; what it loads and starts comes from the view's page cache";
+    MOUNT_NAMESPACE, "mount-namespace", "mount namespaces", "3.8", Session,
+        "a root directory of the session's own; users need a user namespace for it",
         "no root view: one program is in place, with the host's root directory";
-    USER_NAMESPACE: "3.8", Detail, "user namespaces for users (`CONFIG_USER_NS`)",
-        "users who are not root can have a root view",
-        "no root view for users who are not root: one program is in place, with the host's root directory";
-    FUSE: "3.15", Session, "`/dev/fuse` (`CONFIG_FUSE_FS`)",
+    FUSE, "fuse", "`/dev/fuse` (`CONFIG_FUSE_FS`)", "3.15", Session,
         "the image's tree can be served",
-        "no root view but with `--view`: one program is in place, with the host's root directory";
-    FUSE_MOUNT: "4.18", Session, "FUSE mounts (in a user namespace, if not root)",
-        "the image's tree becomes the root directory",
-        "no root view but with `--view`: one program is in place, with the host's root directory";
-    MM_MAP: "3.18", Session, "`CONFIG_CHECKPOINT_RESTORE` (`PR_SET_MM_MAP`)",
-        "/proc and the break are as execve(2) makes them",
+        "no root view, but with `--view`: one program is in place, with the host's root directory";
+    FUSE_MOUNT, "fuse-mount", "FUSE mounts", "4.18", Session,
+        "the image's tree becomes the root directory; before 4.18 for root only",
+        "no root view, but with `--view`: one program is in place, with the host's root directory";
+    MM_MAP, "mm-map", "`CONFIG_CHECKPOINT_RESTORE`", "3.18", Session,
+        "/proc and the break are as execve(2) makes them (prctl(2) `PR_SET_MM_MAP`)",
         "programs run; their break lies far from their bss, /proc/PID/auxv and stat describe the stub";
-    SET_EXE: "5.9", Session, "CAP_CHECKPOINT_RESTORE in the session's user namespace (before 5.9 CAP_SYS_ADMIN)",
-        "/proc/self/exe is the program",
+    SET_EXE, "set-exe", "CAP_CHECKPOINT_RESTORE", "5.9", Session,
+        "/proc/self/exe is the program; root has it, users in their namespace (before 5.9 CAP_SYS_ADMIN does)",
         "in a session /proc/self/exe is the stub; executing it starts the program again all the same";
-    PROC: "-", Session, "/proc mounted",
-        "programs start themselves through /proc/self/exe; user namespaces are set up",
+    PROC, "proc", "/proc mounted", "-", Detail,
+        "programs can start themselves through /proc/self/exe; user namespaces can be set up",
         "programs run, but cannot start themselves through /proc/self/exe; a root view for root only";
-    STATX: "4.11", Detail, "`statx`",
+    USER_NAMESPACE, "user-namespace", "`CONFIG_USER_NS`, for users", "3.8", Detail,
+        "users who are not root can have a root view",
+        "a root view needs root";
+    STATX, "statx", "`statx`", "4.11", Detail,
         "an image that is replaced during a launch is noticed",
-        "an image that is replaced during a launch is not noticed";
-    FIXED_NOREPLACE: "4.17", Detail, "`MAP_FIXED_NOREPLACE`",
+        "it is not noticed";
+    FIXED_NOREPLACE, "map-fixed-noreplace", "`MAP_FIXED_NOREPLACE`", "4.17", Detail,
         "programs with fixed addresses never cover anything",
         "the address is a hint, and a collision is still an error";
-    FACCESSAT2: "5.8", Detail, "`faccessat2`",
-        "who may execute a program is the kernel's to say",
-        "in a session, who may execute is judged by the superuser's rule";
-    MOUNT_SETATTR: "5.12", Detail, "`mount_setattr`",
-        "`--bind ...:ro` shows what is mounted below, read-only too",
-        "with `--bind ...:ro`, what is mounted below SRC is not shown";
+    FACCESSAT2, "faccessat2", "`faccessat2`", "5.8", Detail,
+        "in a session, who may execute a program is the kernel's to say",
+        "it is judged by the superuser's rule";
+    MOUNT_SETATTR, "mount-setattr", "`mount_setattr`", "5.12", Detail,
+        "`--bind SRC:DST:ro` shows what is mounted below SRC",
+        "it is not shown";
 }

@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Parser, ValueEnum};
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use xip_run::access;
 use xip_run::backing::{FileBacking, spec};
@@ -88,7 +88,8 @@ struct Args {
 
     /// Do not run: try every feature of the kernel that a session needs, and print what each gives, what happens without it,
     /// and whether it is there for this user; with --image also what that file gives
-    #[arg(long, conflicts_with_all = ["explain", "command"])]
+    #[arg(long, conflicts_with_all = ["explain", "command", "no_root", "bind", "workdir", "view", "verify", "copy_text",
+        "argv0", "require", "quiet"])]
     probe: bool,
 
     /// With --explain and --probe: as JSON
@@ -123,7 +124,11 @@ struct Args {
 
     /// Path of the program in the image, and its arguments: all that follows PROGRAM is the program's
     // One list, because clap would look for its own options between two.
-    #[arg(value_name = "PROGRAM [ARG]", required_unless_present = "probe", trailing_var_arg = true)]
+    #[arg(
+        value_name = "PROGRAM [ARG]",
+        required_unless_present = "probe",
+        trailing_var_arg = true
+    )]
     command: Vec<OsString>,
 }
 
@@ -243,7 +248,7 @@ fn launch(args: Args) -> Result<()> {
     let page = match args.page_size.or_else(PageSize::of_running_kernel) {
         Some(page) => page,
         None => {
-            return Err(Error::failed(
+            return Err(Error::lacking(
                 "this kernel's page size is not 4, 16 or 64 KiB",
             ));
         }

@@ -3,7 +3,8 @@
 mod text;
 
 use std::fmt::Display;
-use std::os::fd::AsFd;
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::sync::Arc;
 
 use rustix::fs::StatxFlags;
@@ -80,6 +81,7 @@ impl Probe {
     /// If the image cannot be opened, or is none that can be run.
     pub fn new(image: Option<&Arc<FileBacking>>) -> Result<Self> {
         sys::expect_children();
+        open_standard_descriptors()?;
         let image = image.map(ImageFinding::new).transpose()?;
         let features: Vec<_> = feature::ALL.iter().map(Finding::new).collect();
         let all = |needed: &[Need]| {
@@ -103,6 +105,21 @@ impl Probe {
     }
 }
 
+/// Where one of the three is closed, what is opened next would get its number, and a child that complains would write there.
+fn open_standard_descriptors() -> Result<()> {
+    loop {
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|err| Error::failed(format!("/dev/null: {err}")))?;
+        if null.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        let _ = null.into_raw_fd();
+    }
+}
+
 /// Runs a trial in a child.
 fn in_child<E: Display>(run: impl FnOnce() -> Result<(), E>) -> Result<()> {
     match sys::in_child(run) {
@@ -120,34 +137,37 @@ fn lacking(err: impl Into<std::io::Error>) -> Error {
 /// The feature's trial; something to be said of it.
 fn attempt(name: &str) -> Result<Option<String>> {
     let tried = match name {
-        "PAGE_SIZE" => PageSize::of_running_kernel()
+        "page-size" => PageSize::of_running_kernel()
             .map(drop)
             .ok_or_else(|| Error::lacking("this kernel has pages of another size")),
-        "MEMFD" => session::seal_memfd(),
-        "MEMFD_EXEC" => session::make_executable_memfd(),
-        "EXECVEAT" => session::execute_memfd(),
-        "SECCOMP" => {
+        "memfd" => session::seal_memfd(),
+        "memfd-exec" => session::make_executable_memfd(),
+        "execveat" => session::execute_memfd(),
+        "seccomp" => {
             return Ok(session::trap()?.then(|| {
-                "as this user with no_new_privs: set-user-ID programs run as their caller"
+                "for this user with no_new_privs: set-user-ID programs run as their caller"
                     .to_owned()
             }));
         }
-        "MOUNT_NAMESPACE" => in_child(view::enter_namespaces),
-        "USER_NAMESPACE" => in_child(view::enter_any_user_namespace).map_err(|err| {
+        "mount-namespace" => in_child(view::enter_namespaces),
+        "user-namespace" => in_child(view::enter_any_user_namespace).map_err(|err| {
             match view::needs_no_user_namespace() {
-                true => Error::lacking(format!("{err} (this user needs none)")),
+                true => Error::lacking(format!("{err}; not needed: this user may mount")),
                 false => err,
             }
         }),
-        "FUSE" => view::open_fuse_device(),
-        "FUSE_MOUNT" => in_child(view::mount_view),
-        "MM_MAP" => in_child(sys::set_memory_map),
-        "SET_EXE" => in_child(|| {
+        "fuse" => view::open_fuse_device(),
+        "fuse-mount" if view::open_fuse_device().is_err() => {
+            Err(Error::lacking("cannot be tried without /dev/fuse"))
+        }
+        "fuse-mount" => in_child(view::mount_view),
+        "mm-map" => in_child(sys::set_memory_map),
+        "set-exe" => in_child(|| {
             view::enter_needed_user_namespace()?;
             crate::session::require_exe()
         }),
-        "PROC" => is_proc_mounted(),
-        "STATX" => rustix::fs::statx(
+        "proc" => is_proc_mounted(),
+        "statx" => rustix::fs::statx(
             rustix::fs::CWD,
             "/",
             rustix::fs::AtFlags::empty(),
@@ -155,9 +175,9 @@ fn attempt(name: &str) -> Result<Option<String>> {
         )
         .map(drop)
         .map_err(lacking),
-        "FIXED_NOREPLACE" => sys::map_without_replacing().map_err(lacking),
-        "FACCESSAT2" => sys::access_effective(c"/").map_err(lacking),
-        "MOUNT_SETATTR" => in_child(|| {
+        "map-fixed-noreplace" => sys::map_without_replacing().map_err(lacking),
+        "faccessat2" => sys::access_effective(c"/").map_err(lacking),
+        "mount-setattr" => in_child(|| {
             view::enter_namespaces()?;
             sys::make_mounts_read_only(c"/").map_err(lacking)
         }),

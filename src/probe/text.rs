@@ -21,22 +21,20 @@ impl fmt::Display for Probe {
             f,
             "Linux {kernel} {machine}, pages of {page_size} bytes, as user {uid}"
         )?;
+        let widths = self
+            .features
+            .iter()
+            .map(|finding| plain(finding.feature.title).len());
+        let width = widths.max().unwrap_or(0);
         for (need, title) in [
             (Need::Everything, "Nothing runs without"),
             (Need::Session, "A session in place needs"),
             (Need::Detail, "Good to have"),
         ] {
             writeln!(f, "\n{title}:")?;
-            let of_need = self
-                .features
-                .iter()
-                .filter(|finding| finding.feature.needed_for == need);
-            let width = of_need
-                .clone()
-                .map(|finding| title_of(finding).chars().count())
-                .max();
-            for finding in of_need {
-                show(f, finding, width.unwrap_or(0))?;
+            let of_need = |finding: &&Finding| finding.feature.needed_for == need;
+            for finding in self.features.iter().filter(of_need) {
+                show(f, finding, width)?;
             }
         }
         if let Some(image) = &self.image {
@@ -61,18 +59,18 @@ impl fmt::Display for Probe {
     }
 }
 
-/// The title as plain text.
-fn title_of(finding: &Finding) -> String {
-    finding.feature.title.replace('`', "")
+/// Without the README's marks of code.
+fn plain(text: &str) -> String {
+    text.replace('`', "")
 }
 
 fn show(f: &mut fmt::Formatter<'_>, finding: &Finding, width: usize) -> fmt::Result {
     let feature = finding.feature;
     let here = if finding.available { "yes" } else { "NO" };
-    let title = title_of(finding);
-    writeln!(f, "{here:<INDENT$}{title:<width$}  {}", feature.gives)?;
+    let [title, gives, without] = [feature.title, feature.gives, feature.without].map(plain);
+    writeln!(f, "{here:<INDENT$}{title:<width$}  {gives}")?;
     let behind = " ".repeat(INDENT + width + 2);
-    writeln!(f, "{behind}else: {}", feature.without.replace('`', ""))?;
+    writeln!(f, "{behind}else: {without}")?;
     match &finding.detail {
         Some(detail) => writeln!(f, "{behind}here: {detail}"),
         None => Ok(()),

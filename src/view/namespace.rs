@@ -71,6 +71,11 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
         if options.existing.is_none() {
             open_fuse()?;
         }
+        if !Path::new("/proc/self/uid_map").exists() {
+            return Err(Error::lacking(
+                "the root view: a user namespace needs /proc: mount it, or run it as root",
+            ));
+        }
         try_user_namespace()?;
         enter_user_namespace()?;
     }
