@@ -238,6 +238,9 @@ fn without_seccomp_the_first_program_is_in_place() {
         );
         let exe = run("", "readlink /proc/self/exe");
         assert_eq!(exe.goes_on(&lost), "/bin/busybox\n");
+        // None of the session's descriptors is left open.
+        let native = system.run(&[], "exec busybox ls /proc/self/fd").stdout;
+        assert_eq!(run("", "ls /proc/self/fd").goes_on(&lost), native);
         assert_eq!(run("", "sh -c 'exit 42'").status, Some(42));
         let quiet = run("--quiet", "echo on");
         assert_eq!((&*quiet.stdout, &*quiet.stderr), ("on\n", ""));

@@ -1,5 +1,7 @@
 //! The builder: what comes out of an image is what went in, what shall run in place can, nothing trips Linux or tools.
 
+#[path = "common/launch.rs"]
+mod launch;
 #[path = "common/linux.rs"]
 mod linux;
 #[path = "common/tree.rs"]
@@ -402,8 +404,7 @@ fn what_does_not_fit_is_an_error_that_names_it_and_leaves_nothing() {
 #[test]
 fn unreadable_files_are_an_error_or_left_out_with_a_warning() {
     if !tree::is_root() {
-        println!("skipped: needs root, to become somebody else");
-        return;
+        return launch::skip("needs root, to become somebody else");
     }
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
@@ -419,7 +420,7 @@ fn unreadable_files_are_an_error_or_left_out_with_a_warning() {
     mode(&root.join("secret"), 0o600);
     mode(&root, 0o755);
     let program = dir.join("xip-image");
-    fs::copy(env!("CARGO_BIN_EXE_xip-image"), &program).unwrap();
+    launch::copy_program(Path::new(env!("CARGO_BIN_EXE_xip-image")), &program);
     let run = |args: &[&str]| {
         let mut command = Command::new(&program);
         command
@@ -451,8 +452,7 @@ fn unreadable_files_are_an_error_or_left_out_with_a_warning() {
 #[test]
 fn owners_that_do_not_fit_are_cut_with_a_warning_or_squashed() {
     if !tree::is_root() {
-        println!("skipped: needs root, to give files away");
-        return;
+        return launch::skip("needs root, to give files away");
     }
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

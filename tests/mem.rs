@@ -13,8 +13,11 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 use xip_run::cramfs::{Image, InodeKind};
 use xip_run::extent::{Storage, extents};
 use xip_run::report::image_files::{ImageFiles, Owner};
+use xip_run::report::mountinfo::RootMount;
+use xip_run::report::pagemap::{PageRun, PageState};
+use xip_run::report::session::{Memfd, Seen, SeenMapping, Server, Session, Surroundings};
 use xip_run::report::{Class, MappedFile, Part, Report, Subject, classify, smaps, status};
-use xip_run::units::ImageOffset;
+use xip_run::units::{ImageOffset, PageSize};
 
 const PAGE: u64 = 4096;
 
@@ -237,6 +240,107 @@ fn dax_is_flash_and_costs_nothing_even_where_rss_counts_it() {
     let report = Report::new(Subject::default(), &mappings, |_| Some(&dax));
     assert_eq!(report.totals.flash_bytes, 0x15f << 12);
     assert_eq!(report.totals.ram_with_share_bytes, 24 << 10);
+}
+
+/// A process that runs from flash that is mapped by its physical pages, with everything touched.
+fn process_in_flash(pid: u32) -> Seen {
+    let mappings = smaps::parse(&captured("smaps-6.12-x86_64-devmem")).unwrap();
+    let mut subject = Subject {
+        pid,
+        kernel: (6, 12),
+        ..Subject::default()
+    };
+    subject.status.page_table_bytes = Some(40 << 10);
+    let report = Report::new(subject, &mappings, |_| None);
+    let seen = |mapping: smaps::Mapping| {
+        let copied = mapping.anonymous_bytes / PAGE;
+        let pages = mapping.size_bytes() / PAGE;
+        let run = |pages, state| PageRun { pages, state };
+        let runs = [
+            run(pages - copied, PageState::Touched),
+            run(copied, PageState::Copied),
+        ];
+        SeenMapping {
+            file: None,
+            runs: runs.into_iter().filter(|run| run.pages > 0).collect(),
+            mapping,
+        }
+    };
+    Seen {
+        report,
+        mappings: mappings.into_iter().map(seen).collect(),
+        anonymous_share_bytes: Some(50 << 10),
+    }
+}
+
+#[test]
+fn a_session_in_flash_has_it_once_and_it_is_no_ram() {
+    let around = Surroundings {
+        pid: 7,
+        view: RootMount {
+            device: (0, 39),
+            file_system: "fuse.cramfs".to_owned(),
+            source: "xip-view:9".to_owned(),
+        },
+        image_path: None,
+        image: None,
+        server: Some(Server {
+            pid: 9,
+            anonymous_bytes: 256 << 10,
+            page_table_bytes: 64 << 10,
+            page_cache_bytes: 500 << 10,
+        }),
+        memfds: vec![Memfd {
+            name: "xip-run:/bin/busybox".to_owned(),
+            allocated_bytes: 16 << 10,
+            processes: 2,
+        }],
+        notes: Vec::new(),
+    };
+    let seen = [process_in_flash(8), process_in_flash(7)];
+    let session = Session::new(around, &seen, PageSize::K4);
+    let pids: Vec<u32> = session.processes.iter().map(|one| one.pid).collect();
+    assert_eq!(pids, [7, 8]);
+    // Text and rodata whole, relro less two copied pages, data wholly copied. A page of it is mapped
+    // twice, as the last one of rodata and the first one of relro.
+    let flash = (4 + 1552 + 344 + 28 - 8) << 10;
+    for process in &session.processes {
+        assert_eq!(process.sources.flash.mapped_bytes, flash);
+        assert_eq!(process.sources.flash.touched_bytes, flash);
+        assert_eq!(process.anonymous_bytes, 52 << 10);
+    }
+    let totals = session.totals;
+    assert_eq!(totals.sources.flash.mapped_bytes, flash - PAGE);
+    assert_eq!(totals.anonymous_bytes, 100 << 10);
+    assert_eq!(totals.page_table_bytes, 80 << 10);
+    assert_eq!(totals.server_bytes, 320 << 10);
+    assert_eq!(totals.ram_alone_bytes, (100 + 80 + 16 + 320) << 10);
+    // Flash is no RAM, and copied pages are in the memfd.
+    assert_eq!(
+        totals.ram_with_cache_bytes,
+        totals.ram_alone_bytes + (500 << 10)
+    );
+    let flash_row = session
+        .files
+        .iter()
+        .find(|file| file.file == "/dev/mem")
+        .unwrap();
+    assert_eq!(
+        (flash_row.processes, flash_row.in_place.mapped_bytes),
+        (2, flash - PAGE)
+    );
+    let rows = seen.iter().flat_map(|one| &one.report.rows);
+    let copied = rows.filter(|row| row.path == "/dev/mem");
+    let copied: u64 = copied.map(|row| row.counts.anonymous_bytes).sum();
+    assert_eq!((flash_row.copied_bytes, copied > 0), (copied, true));
+    let printed = session.to_string();
+    let line = format!(
+        "{:43} {:>9} KiB",
+        "in place, flash: mapped",
+        (flash - PAGE) >> 10
+    );
+    assert!(printed.contains(&line), "{printed}");
+    assert!(printed.contains("root an unknown image"), "{printed}");
 }
 
 // ---- images

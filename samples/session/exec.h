@@ -33,11 +33,9 @@
 #define NOBODY 65534
 
 // What a program may see of the session that keeps it in place, all of it here. The session's own descriptors are these and
-// above; programs of the tests use lower ones. SIGSYS is how the session is entered: its handler, its mask bit. Programs of
-// users who are not root have CAP_CHECKPOINT_RESTORE of the session's user namespace, to be their own /proc/self/exe.
+// above; programs of the tests use lower ones. SIGSYS is how the session is entered: its handler, its mask bit.
 #define SESSION_FDS 200
 #define SESSION_SIGNALS (1ull << (SIGSYS - 1))
-#define SESSION_CAPABILITIES (1ull << 40)
 
 #define SECONDS_LIMIT 20
 

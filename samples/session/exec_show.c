@@ -134,14 +134,11 @@ static void show_signals(void) {
 }
 
 static void show_ids(void) {
-    static const char *const fields[] = {"Uid:", "Gid:", "Groups:"};
+    static const char *const fields[] = {"Uid:", "Gid:", "Groups:", "CapInh:", "CapPrm:", "CapEff:", "CapAmb:"};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         add(" %s", fields[i]);
         add_quoted(line_of("/proc/self/status", fields[i]));
     }
-    static const char *const sets[] = {"CapInh:", "CapPrm:", "CapEff:", "CapAmb:"};
-    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-        add(" %s%llx", sets[i], strtoull(line_of("/proc/self/status", sets[i]), NULL, 16) & ~SESSION_CAPABILITIES);
     add(" secure=%lu dumpable=%d keepcaps=%d securebits=%x nnp=%s", getauxval(AT_SECURE), prctl(PR_GET_DUMPABLE),
         prctl(PR_GET_KEEPCAPS), prctl(PR_GET_SECUREBITS), getenv("NNP") ? line_of("/proc/self/status", "NoNewPrivs:") : "-");
 }

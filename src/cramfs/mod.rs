@@ -1,5 +1,5 @@
 //! cramfs: the image format. [`format`](mod@format) has the bytes, [`reader`] what they mean, [`walk`] visits everything;
-//! [`tree`] and [`writer`] make an image, [`check`] finds what is wrong with one, [`extract`] unpacks it.
+//! [`tree`] and [`writer`] make an image, [`check`](mod@check) finds what is wrong with one, [`extract`] unpacks it.
 
 pub mod build;
 pub mod check;

@@ -2,9 +2,9 @@
 //! its number is used again.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -100,6 +100,17 @@ impl Proc {
             })?;
         let pfn = mapping.has_flag(b"pf") || mapping.has_flag(b"mm");
         Ok(pagemap::runs(&entries, pfn))
+    }
+
+    /// Its descriptors, with what is behind each; none if they may not be seen.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = (RawFd, Metadata)> {
+        // Follows the links to the open files, without opening them.
+        let fds = format!("/proc/self/fd/{}/fd", self.dir.as_raw_fd());
+        let entries = std::fs::read_dir(fds).into_iter().flatten().flatten();
+        entries.filter_map(|entry| {
+            let fd = entry.file_name().to_str()?.parse().ok()?;
+            Some((fd, std::fs::metadata(entry.path()).ok()?))
+        })
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {

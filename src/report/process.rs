@@ -10,8 +10,9 @@ use rustix::io::Errno;
 
 use super::classify::{Class, MappedFile, classify};
 use super::image_files::ImageFiles;
+use super::mountinfo;
 use super::proc::Proc;
-use super::session_memfd::{self, SessionImage};
+use super::session_memfd::{Memfds, SessionImage};
 use super::smaps::{self, Mapping};
 use super::summary::{Report, Subject};
 use crate::backing::FileBacking;
@@ -46,6 +47,8 @@ pub(super) struct Known {
     /// The device of the view that it has as its root: the files there are no images, and opening them costs the server
     /// that is to be measured.
     pub(super) view: Option<(u32, u32)>,
+    /// It is measured with its session, whose memfds are counted once for all of its processes.
+    pub(super) in_session: bool,
     /// The image of its session, for where it cannot be opened by what the process maps of it.
     pub(super) image: Option<(SessionImage, MappedFile)>,
 }
@@ -56,6 +59,7 @@ pub(super) struct Observed {
     pub(super) proc: Proc,
     /// One for every row of the report.
     pub(super) mappings: Vec<Mapping>,
+    pub(super) memfds: Memfds,
     files: HashMap<FileKey, MappedFile>,
     pub(super) report: Report,
 }
@@ -86,7 +90,13 @@ impl Observer {
     /// If there is no such process, it has no memory (a zombie, a kernel thread), it belongs to somebody else, or the
     /// kernel has no smaps.
     pub fn observe(&mut self, pid: u32) -> Result<Report> {
-        Ok(self.look(pid, &Known::default())?.report)
+        let mountinfo = Proc::open(pid)?.read("mountinfo").unwrap_or_default();
+        let root = mountinfo::root(&mountinfo).filter(|root| root.is_image() && root.is_served());
+        let known = Known {
+            view: root.map(|root| root.device),
+            ..Known::default()
+        };
+        Ok(self.look(pid, &known)?.report)
     }
 
     /// The same, with what the report is made of.
@@ -98,12 +108,11 @@ impl Observer {
         if mappings.is_empty() {
             return Err(proc.fail("smaps", Errno::SRCH.into()));
         }
-        // A session has its memfds counted once, for all of its processes.
-        let session = match known.view {
-            None => session_memfd::find(&proc.dir),
+        let memfds = Memfds::of(&proc);
+        let session_image = match &known.image {
+            None => memfds.image(&proc),
             Some(_) => None,
         };
-        let session_image = session.as_ref().and_then(|(_, image)| image.as_ref());
         let mut files = HashMap::new();
         let mut notes = Vec::new();
         for mapping in &mappings {
@@ -112,7 +121,7 @@ impl Observer {
             if skip || files.contains_key(&key) {
                 continue;
             }
-            let file = self.look_at(&proc, mapping, known, session_image, &mut notes);
+            let file = self.look_at(&proc, mapping, known, session_image.as_ref(), &mut notes);
             files.insert(key, file);
         }
         let files: HashMap<FileKey, MappedFile> = files
@@ -123,7 +132,10 @@ impl Observer {
             pid,
             status,
             kernel: kernel_version(),
-            session_memfd: session.map(|(memfd, _)| memfd),
+            session_memfd: match known.in_session {
+                true => None,
+                false => memfds.cost(),
+            },
         };
         let mut report = Report::new(subject, &mappings, |mapping| {
             files.get(&(mapping.device, mapping.inode))
@@ -132,6 +144,7 @@ impl Observer {
         Ok(Observed {
             proc,
             mappings,
+            memfds,
             files,
             report,
         })
@@ -156,8 +169,11 @@ impl Observer {
         {
             return Some(file.clone());
         }
-        // A deleted image is out of reach, but the session has kept its name.
-        if session_image.is_some_and(|image| image.is_mapped_by(mapping)) {
+        // A deleted image is out of reach, but the session has kept its name, or a descriptor.
+        if let Some(image) = session_image.filter(|image| image.is_mapped_by(mapping)) {
+            if let Some(file) = &image.file {
+                return Some(self.describe(file, &path, notes));
+            }
             notes.push(format!(
                 "{path}: cannot be opened any more, so its files are not named, and it is taken for page cache; root can \
                  tell"

@@ -1,9 +1,11 @@
-//! The session memfd of a process that xip-run started: RAM, all of it, however little of it is mapped.
+//! The session memfds of a process that xip-run started: RAM, all of them, however little of it is mapped.
 //!
-//! It is the process's executable, so it lives as long as the process and those that it forked. smaps shows the pages
-//! that are mapped now; but the record that the stub read, and every page that the program has its own copy of or has
-//! unmapped, are still in it, and nothing can drop them.
+//! A single program (`--no-root`) has its memfd as executable, so it lives as long as the process and those that it
+//! forked. A process of a whole session maps one and has another as a descriptor; its executable is its program. smaps
+//! shows the pages that are mapped now; but the record that the stub read, and every page that the program has its own copy
+//! of or has unmapped, are still there, and nothing can drop them.
 
+use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::mem::offset_of;
@@ -14,19 +16,20 @@ use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
 use super::classify::SESSION_MEMFD;
-use super::proc::processes;
+use super::proc::{Proc, processes};
 use super::smaps::Mapping;
+use crate::cramfs::show_name;
 use crate::sys::wire;
 
 /// `PATH_MAX`: no path in the record is longer, its NUL counted.
 const PATH_MAX: usize = 4096;
 
-/// What the session memfd of a process costs.
+/// What the session memfds of a process cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct SessionMemfd {
-    /// RAM that it takes, in bytes: its blocks (stat(2) `st_blocks`).
+    /// RAM that they take, in bytes: their blocks (stat(2) `st_blocks`).
     pub allocated_bytes: u64,
-    /// Processes whose executable it is, this one included; those that may not be looked at are not among them.
+    /// Processes that execute or map them, this one included; those that may not be looked at are not among them.
     pub sharers: u64,
     /// What each of them pays for, in bytes.
     pub share_bytes: u64,
@@ -44,11 +47,156 @@ impl SessionMemfd {
     }
 }
 
-/// The image that a session was started from, by its record.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Device and inode: stat(2) and maps show the same for a memfd.
+pub(super) type Identity = ((u32, u32), u64);
+
+fn identity(stat: &Metadata) -> Identity {
+    let device = stat.dev();
+    let numbers = (rustix::fs::major(device), rustix::fs::minor(device));
+    (numbers, stat.ino())
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Memfd {
+    pub(super) name: String,
+    /// Does the process execute or map it, or is it only a descriptor?
+    is_used: bool,
+    /// `O_PATH`; `None` if it was seen in a mapping only, and could not be looked at.
+    file: Option<OwnedFd>,
+    /// RAM that it takes, bytes; `None` as above.
+    pub(super) allocated_bytes: Option<u64>,
+}
+
+impl Memfd {
+    /// What `path` below /proc/PID leads to, if it is a session memfd.
+    fn open(proc: &Proc, path: &str) -> Option<(Identity, Self)> {
+        let link = proc.link(path).ok()?;
+        let name = session_name(link.as_bytes())?;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&proc.dir, path, flags, Mode::empty()).ok()?;
+        let file = File::from(file);
+        let stat = file.metadata().ok()?;
+        let memfd = Self {
+            name,
+            is_used: true,
+            file: Some(file.into()),
+            allocated_bytes: Some(stat.blocks().saturating_mul(512)),
+        };
+        Some((identity(&stat), memfd))
+    }
+}
+
+/// The session memfds of a process: executed, mapped, or by descriptors.
+#[derive(Debug, Default)]
+pub(super) struct Memfds(BTreeMap<Identity, Memfd>);
+
+impl Memfds {
+    /// Looks at a process. What may not be seen is not there.
+    pub(super) fn of(proc: &Proc) -> Self {
+        let mut all: BTreeMap<_, _> = Memfd::open(proc, "exe").into_iter().collect();
+        for (fd, stat) in proc.descriptors() {
+            if stat.is_file()
+                && stat.nlink() == 0
+                && let Some((key, memfd)) = Memfd::open(proc, &format!("fd/{fd}"))
+            {
+                let is_used = false;
+                all.entry(key).or_insert(Memfd { is_used, ..memfd });
+            }
+        }
+        let maps = proc.read("maps").unwrap_or_default();
+        for (key, range, name) in mapped(&maps) {
+            let memfd = all.entry(key).or_insert_with(|| {
+                let opened = Memfd::open(proc, &format!("map_files/{range}"));
+                opened.map_or_else(
+                    || Memfd {
+                        name,
+                        is_used: true,
+                        file: None,
+                        allocated_bytes: None,
+                    },
+                    |(_, memfd)| memfd,
+                )
+            });
+            memfd.is_used = true;
+        }
+        Self(all)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Identity, &Memfd)> {
+        self.0.iter()
+    }
+
+    /// Those that the process executes or maps: all processes that do are of the same launch.
+    pub(super) fn used(&self) -> impl Iterator<Item = Identity> {
+        let used = self.0.iter().filter(|(_, memfd)| memfd.is_used);
+        used.map(|(&key, _)| key)
+    }
+
+    /// What they cost, shared by all the processes that have them; `None` if there are none.
+    pub(super) fn cost(&self) -> Option<SessionMemfd> {
+        let used: Vec<Identity> = self.used().collect();
+        if used.is_empty() {
+            return None;
+        }
+        let sharers = processes().filter(|&pid| uses(pid, &used)).count() as u64;
+        let allocated = self.0.values().filter_map(|memfd| memfd.allocated_bytes);
+        Some(SessionMemfd::new(allocated.sum(), sharers))
+    }
+
+    /// The image, by the record in the first of them that has one.
+    pub(super) fn image(&self, proc: &Proc) -> Option<SessionImage> {
+        self.0.values().find_map(|memfd| {
+            let fd = memfd.file.as_ref()?.as_raw_fd();
+            let file = File::open(format!("/proc/self/fd/{fd}")).ok()?;
+            image(proc, &file).ok().flatten()
+        })
+    }
+}
+
+/// Does a process execute or map one of these?
+pub(super) fn uses(pid: u32, memfds: &[Identity]) -> bool {
+    if memfds.is_empty() {
+        return false;
+    }
+    let exe = std::fs::metadata(format!("/proc/{pid}/exe"));
+    if exe.is_ok_and(|stat| memfds.contains(&identity(&stat))) {
+        return true;
+    }
+    let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    mapped(&maps).any(|(key, ..)| memfds.contains(&key))
+}
+
+/// The session memfds in the text of /proc/PID/maps: which, where (as map_files calls it) and their names.
+fn mapped(maps: &[u8]) -> impl Iterator<Item = (Identity, &str, String)> {
+    maps.split(|&byte| byte == b'\n').filter_map(|line| {
+        let path_at = line.iter().position(|&byte| byte == b'/')?;
+        let (numbers, path) = line.split_at(path_at);
+        let name = session_name(path)?;
+        let mut fields = std::str::from_utf8(numbers).ok()?.split_whitespace();
+        let range = fields.next()?;
+        let (major, minor) = fields.nth(2)?.split_once(':')?;
+        let hex = |number| u32::from_str_radix(number, 16).ok();
+        let device = (hex(major)?, hex(minor)?);
+        Some(((device, fields.next()?.parse().ok()?), range, name))
+    })
+}
+
+/// The name of a session memfd, by the path that /proc shows.
+fn session_name(path: &[u8]) -> Option<String> {
+    let name = path.strip_prefix(b"/memfd:")?;
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    name.starts_with(SESSION_MEMFD.as_bytes())
+        .then(|| show_name(name))
+}
+
+/// The image that a process was started from, by its record.
+#[derive(Debug)]
 pub(super) struct SessionImage {
     pub(super) path: Vec<u8>,
     pub(super) inode: u64,
+    /// The session's own descriptor of it, opened again as `O_PATH`: it leads there even if the image was deleted.
+    pub(super) file: Option<OwnedFd>,
 }
 
 impl SessionImage {
@@ -56,44 +204,37 @@ impl SessionImage {
     pub(super) fn is_mapped_by(&self, mapping: &Mapping) -> bool {
         mapping.inode == self.inode && mapping.path == self.path
     }
-}
 
-/// Looks at the executable of the process whose /proc/PID is `proc`. `None` if it is no session memfd.
-pub(super) fn find(proc: &OwnedFd) -> Option<(SessionMemfd, Option<SessionImage>)> {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let exe = rustix::fs::openat(proc, "exe", flags, Mode::empty()).ok()?;
-    let reopen = format!("/proc/self/fd/{}", exe.as_raw_fd());
-    let name = rustix::fs::readlink(reopen.as_str(), Vec::new()).ok()?;
-    let name = name.as_bytes().strip_prefix(b"/memfd:")?;
-    if !name.starts_with(SESSION_MEMFD.as_bytes()) {
-        return None;
+    /// A session's image is a descriptor of each of its processes.
+    fn of_descriptor(proc: &Proc, number: u64) -> Option<Self> {
+        let path = format!("fd/{number}");
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&proc.dir, path.as_str(), flags, Mode::empty()).ok()?;
+        let name = proc.link(&path).ok()?;
+        let name = name.as_bytes();
+        Some(Self {
+            path: name.strip_suffix(b" (deleted)").unwrap_or(name).to_vec(),
+            inode: rustix::fs::fstat(&file).ok()?.st_ino,
+            file: Some(file),
+        })
     }
-    let exe = File::from(exe);
-    let stat = exe.metadata().ok()?;
-    let memfd = SessionMemfd::new(stat.blocks().saturating_mul(512), sharers(&stat));
-    let image = File::open(reopen).and_then(|file| image(&file)).ok();
-    Some((memfd, image.flatten()))
 }
 
-/// How many processes have this executable.
-fn sharers(memfd: &Metadata) -> u64 {
-    let same = processes().filter(|pid| {
-        std::fs::metadata(format!("/proc/{pid}/exe"))
-            .is_ok_and(|stat| (stat.dev(), stat.ino()) == (memfd.dev(), memfd.ino()))
-    });
-    same.count() as u64
-}
-
-/// What the record in the memfd says of the image; `None` if it has no record of this version. Anybody can make a memfd
-/// of that name, so nothing in it is believed beyond a name to compare with.
-fn image(memfd: &File) -> io::Result<Option<SessionImage>> {
+/// What the record in a memfd says of the image; `None` if it has no record of this version. Anybody can make a memfd
+/// of that name, so nothing in it is believed beyond a name to compare with, and a descriptor of the process's own.
+fn image(proc: &Proc, memfd: &File) -> io::Result<Option<SessionImage>> {
     let number = |offset: usize| {
         let mut bytes = [0; 8];
         memfd.read_exact_at(&mut bytes, wire::RECORD + offset as u64)?;
         io::Result::Ok(u64::from_ne_bytes(bytes))
     };
-    if number(offset_of!(wire::Record, magic))? != wire::MAGIC {
-        return Ok(None);
+    match number(offset_of!(wire::Record, magic))? {
+        wire::MAGIC => {}
+        wire::SESSION_MAGIC => {
+            let fd = number(offset_of!(wire::Session, image_fd))?;
+            return Ok(SessionImage::of_descriptor(proc, fd));
+        }
+        _ => return Ok(None),
     }
     let image = offset_of!(wire::Record, image);
     let path = image + offset_of!(wire::Image, path);
@@ -108,5 +249,35 @@ fn image(memfd: &File) -> io::Result<Option<SessionImage>> {
     let mut path = vec![0; len];
     memfd.read_exact_at(&mut path, at)?;
     let inode = number(image + offset_of!(wire::Image, ino))?;
-    Ok(Some(SessionImage { path, inode }))
+    Ok(Some(SessionImage {
+        path,
+        inode,
+        file: None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn session_memfds_are_found_in_maps() {
+        let maps = b"\
+00400000-00401000 r--p 00139000 fe:00 101        /x/memfd:xip-run:image\n\
+005e5000-005ec000 rw-p 00000000 00:00 0 \n\
+7f8000000000-7f8000021000 r-xp 00000000 00:01 125193    /memfd:xip-run:session (deleted)\n\
+7f8000031000-7f8000041000 r-xp 00000000 00:1f 7    /memfd:other (deleted)\n\
+7f8000051000-7f8000061000 r-xp 00000000 00:01 8    /memfd:xip-run:/bin/a b (deleted)\n\
+7ffeb1065000-7ffeb1086000 rw-p 00000000 00:00 0    [stack]";
+        let found: Vec<_> = mapped(maps).collect();
+        let session = "7f8000000000-7f8000021000";
+        let launch = "7f8000051000-7f8000061000";
+        assert_eq!(
+            found,
+            [
+                (((0, 1), 125_193), session, "xip-run:session".to_owned()),
+                (((0, 1), 8), launch, "xip-run:/bin/a b".to_owned())
+            ]
+        );
+    }
 }

@@ -8,6 +8,8 @@ pub struct Status {
     /// Page tables of all levels (`VmPTE`, and `VmPMD` of Linux 4.0 to 4.14), in bytes. `None` for what has no memory of
     /// its own: a zombie or a kernel thread.
     pub page_table_bytes: Option<u64>,
+    /// The number of the process in its own PID namespace (the last of `NSpid`, Linux 4.1).
+    pub own_pid: Option<u32>,
     /// Anonymous pages (`RssAnon`), in bytes. Approximate: the kernel adds its per-CPU or per-thread parts up lazily.
     pub rss_anon_bytes: Option<u64>,
     /// Pages of files (`RssFile`), in bytes. Approximate.
@@ -32,6 +34,11 @@ pub fn parse(text: &[u8]) -> Status {
                     let sum = status.page_table_bytes.unwrap_or(0).saturating_add(bytes);
                     status.page_table_bytes = Some(sum);
                 }
+            }
+            b"NSpid" => {
+                let numbers = std::str::from_utf8(value).unwrap_or_default();
+                let last = numbers.split_whitespace().next_back();
+                status.own_pid = last.and_then(|number| number.parse().ok());
             }
             b"RssAnon" => status.rss_anon_bytes = kib(value),
             b"RssFile" => status.rss_file_bytes = kib(value),

@@ -26,7 +26,7 @@ pub struct Subject {
     pub status: Status,
     /// Major and minor version of the kernel.
     pub kernel: (u32, u32),
-    /// If xip-run started it: the memfd that is its executable.
+    /// If xip-run started it: its memfds.
     pub session_memfd: Option<SessionMemfd>,
 }
 
@@ -199,7 +199,7 @@ pub struct Totals {
     pub copied: Cache,
     /// The loader stub in the session memfd, as it is mapped.
     pub stub: Cache,
-    /// The session memfd, mapped or not; `None` if the process has none.
+    /// The session memfds, mapped or not; `None` if the process has none.
     pub session_memfd: Option<SessionMemfd>,
     /// Other shared memory.
     pub shared_memory: Cache,

@@ -22,9 +22,10 @@ Columns, all in KiB:
 
 The RAM that a process costs by itself is ANON, its page tables and, if xip-run
 started it, its session memfd: the stub, its record and every page that was
-copied, all of it RAM whether it is mapped or not, divided by the processes
-forked from this one that share it (other users' are seen by root only). So the
-rows of stub and copied pages are parts of the session memfd, not added to it.
+copied, all of it RAM whether it is mapped or not, divided by the processes that
+share it: those of its session (other users' are seen by root only). So the rows
+of stub and copied pages are parts of the session memfd, not added to it. (With
+the image as root directory there are two memfds, and no page is copied.)
 
 The page cache is shared: PSS less ANON is this process's share of it. USS is not
 shown: it would call page cache the process's own that it merely maps alone."
@@ -107,7 +108,8 @@ impl Report {
         match (totals.in_place_bytes() > 0, totals.started_by_xip_run()) {
             (true, _) if totals.copied.mapped_bytes > 0 => "partly",
             (true, _) => "in place",
-            (false, true) => "copied",
+            (false, true) if totals.copied.mapped_bytes > 0 => "copied",
+            (false, true) => "from view",
             (false, false) => "native",
         }
     }
@@ -133,6 +135,7 @@ impl Report {
             ),
             "in place" => format!("in place from {from}"),
             "copied" => "started by xip-run, all of it copied to RAM".to_owned(),
+            "from view" => "started by xip-run, nothing of it in place".to_owned(),
             native => native.to_owned(),
         }
     }

@@ -21,7 +21,7 @@ pub use attempt::{
 };
 pub use exec::execveat;
 pub use mount::make_mounts_read_only;
-pub use process::{is_open, is_same_open_file, run_detached, unshare};
+pub use process::{block_if_ignored, is_open, run_detached, unshare};
 
 /// A type that is all numbers, so that its bytes are its meaning.
 ///

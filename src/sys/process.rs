@@ -1,9 +1,11 @@
 //! Processes and namespaces: what takes a process apart has no safe call.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use rustix::pipe::PipeFlags;
 use rustix::thread::UnshareFlags;
 
 /// Is there a descriptor of that number? fcntl(2) `F_GETFD`.
@@ -33,30 +35,6 @@ pub(super) fn fork_silently() -> io::Result<libc::c_long> {
     }
 }
 
-/// Do two descriptors, each of a process by its number, refer to the same open file: one that was inherited or duplicated,
-/// not opened twice? kcmp(2) `KCMP_FILE`.
-///
-/// # Errors
-/// EPERM if the processes may not be looked at, ENOSYS if the kernel has no kcmp(2), else its errno.
-pub fn is_same_open_file(one: (u32, RawFd), other: (u32, RawFd)) -> io::Result<bool> {
-    const KCMP_FILE: libc::c_long = 0;
-    // SAFETY: it takes numbers only, and changes nothing.
-    let order = unsafe {
-        libc::syscall(
-            libc::SYS_kcmp,
-            libc::c_long::from(one.0.cast_signed()),
-            libc::c_long::from(other.0.cast_signed()),
-            KCMP_FILE,
-            libc::c_long::from(one.1),
-            libc::c_long::from(other.1),
-        )
-    };
-    match order {
-        -1 => Err(io::Error::last_os_error()),
-        order => Ok(order == 0),
-    }
-}
-
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return, and runs nothing of the process that this one was copied from.
     unsafe { libc::_exit(code) }
@@ -64,17 +42,22 @@ pub(super) fn exit_now(code: i32) -> ! {
 
 /// Runs `run` in a process that nobody waits for: not a child of this one, no signal when it ends, in a session of its
 /// own, with `keep` and /dev/null as its only descriptors, deaf to the signals that a terminal or a shutdown sends.
-/// To be called while the process has one thread.
+/// Returns its number, as it knows it itself. To be called while the process has one thread.
 ///
 /// # Errors
 /// If it cannot be made; `run` has not run then.
-pub fn run_detached(keep: &[BorrowedFd<'_>], run: impl FnOnce()) -> io::Result<()> {
-    let pid = fork_silently()?;
-    if pid == 0 {
-        match fork_silently() {
-            Ok(0) => {}
-            Ok(_) => exit_now(0),
-            Err(err) => exit_now(err.raw_os_error().unwrap_or(libc::EAGAIN)),
+pub fn run_detached(keep: &[BorrowedFd<'_>], run: impl FnOnce()) -> io::Result<u32> {
+    let (from, to) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let between = fork_silently()?;
+    if between == 0 {
+        let made = fork_silently();
+        if !matches!(made, Ok(0)) {
+            // As a system call would answer.
+            let errno =
+                |err: io::Error| -libc::c_long::from(err.raw_os_error().unwrap_or(libc::EAGAIN));
+            let answer = made.unwrap_or_else(errno);
+            let told = rustix::io::write(&to, &answer.to_ne_bytes());
+            exit_now(i32::from(told.is_err()));
         }
         // A panic must not return into the copy of the caller.
         let done = catch_unwind(AssertUnwindSafe(|| {
@@ -85,21 +68,24 @@ pub fn run_detached(keep: &[BorrowedFd<'_>], run: impl FnOnce()) -> io::Result<(
         }));
         exit_now(i32::from(done.is_err()));
     }
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` is written to, nothing else.
-        let answer = unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::__WALL) };
-        match io::Error::last_os_error() {
-            _ if answer != -1 => break,
-            err if err.raw_os_error() == Some(libc::EINTR) => {}
-            // SIGCHLD is ignored, so the kernel kept no status.
-            _ => return Ok(()),
-        }
-    }
-    match libc::WEXITSTATUS(status) {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
-    }
+    drop(to);
+    let mut answer = [0; size_of::<libc::c_long>()];
+    let told = File::from(from).read_exact(&mut answer);
+    reap(between);
+    told?;
+    let answer = libc::c_long::from_ne_bytes(answer);
+    u32::try_from(answer).map_err(|_| {
+        let errno = i32::try_from(-answer).unwrap_or(libc::EAGAIN);
+        io::Error::from_raw_os_error(errno)
+    })
+}
+
+/// Waits for a child's end, which has told all that there is to tell before.
+fn reap(child: libc::c_long) {
+    // SAFETY: no status is written. Where SIGCHLD is ignored the kernel has no child to wait for.
+    while unsafe { libc::waitpid(child as libc::pid_t, std::ptr::null_mut(), libc::__WALL) } == -1
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
 }
 
 fn detach(keep: &[RawFd]) -> io::Result<()> {
@@ -157,5 +143,21 @@ fn close_range(first: RawFd, last: RawFd) {
     for fd in first..=last.min(limit.min(1 << 20)) {
         // SAFETY: as above.
         unsafe { libc::close(fd) };
+    }
+}
+
+/// Blocks a signal if it is ignored, else lets it through, in this thread.
+pub fn block_if_ignored(signal: i32) {
+    // SAFETY: both are numbers and pointers, for which zero is a value; the kernel reads and writes what is here.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action);
+        libc::sigaddset(&raw mut set, signal);
+        let how = match action.sa_sigaction {
+            libc::SIG_IGN => libc::SIG_BLOCK,
+            _ => libc::SIG_UNBLOCK,
+        };
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
     }
 }

@@ -65,5 +65,5 @@ pub fn mount_view() -> Result<()> {
     enter_needed_user_namespace()?;
     let device = open_fuse()?;
     enter_mount_namespace()?;
-    mount_fuse(&device, ROOT_MODE)
+    mount_fuse("xip-run", &device, ROOT_MODE)
 }

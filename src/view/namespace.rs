@@ -38,6 +38,20 @@ pub struct ViewOptions {
     pub existing: Option<PathBuf>,
 }
 
+/// What the server calls itself (prctl(2) `PR_SET_NAME`).
+pub const SERVER_NAME: &str = "xip-view";
+
+/// The server's process number, as the server knows it itself, by the source of a view's mount in mountinfo.
+///
+/// ```
+/// assert_eq!(xip_run::view::server_of("xip-view:1234"), Some(1234));
+/// assert_eq!(xip_run::view::server_of("/dev/mtdblock3"), None);
+/// ```
+pub fn server_of(source: &str) -> Option<u32> {
+    let number = source.strip_prefix(SERVER_NAME)?.strip_prefix(':')?;
+    number.parse().ok()
+}
+
 /// An error of a system call that was needed for the view.
 fn failed(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
     Error::failed(format!("the root view: {what}: {}", err.into()))
@@ -199,17 +213,18 @@ fn mount_image(image: &Image, image_fd: BorrowedFd<'_>) -> Result<()> {
     // Both ends stay open here until the byte is written, so that no SIGPIPE can come.
     let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|err| failed("pipe", err))?;
-    start_server(image, image_fd, &device, &wait)?;
+    let server = start_server(image, image_fd, &device, &wait)?;
 
     enter_mount_namespace()?;
-    mount_fuse(&device, image.root().mode)?;
+    let source = format!("{SERVER_NAME}:{server}");
+    mount_fuse(&source, &device, image.root().mode)?;
     File::from(go)
         .write_all(b"!")
         .map_err(|err| failed("tell the server", err))
 }
 
 /// Mounts what the other end of a FUSE connection serves over `/`.
-pub(super) fn mount_fuse(device: &OwnedFd, root_mode: u16) -> Result<()> {
+pub(super) fn mount_fuse(source: &str, device: &OwnedFd, root_mode: u16) -> Result<()> {
     let data = format!(
         "fd={},rootmode={:o},user_id={},group_id={},default_permissions,allow_other,max_read={MAX_READ_BYTES}",
         std::os::fd::AsRawFd::as_raw_fd(device),
@@ -220,21 +235,22 @@ pub(super) fn mount_fuse(device: &OwnedFd, root_mode: u16) -> Result<()> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     let c_data =
         CString::new(data.as_str()).map_err(|err| failed("mount", io::Error::other(err)))?;
-    rustix::mount::mount("xip-run", "/", "fuse.cramfs", flags, c_data.as_c_str())
+    rustix::mount::mount(source, "/", "fuse.cramfs", flags, c_data.as_c_str())
         .map_err(|err| refused(format!("mount fuse.cramfs over / with {data}"), err))
 }
 
 /// The server is started before the mount namespace is entered, and waits until the image is mounted: before, read(2)
-/// on the descriptor fails. If the launch fails instead, the other end of the pipe is closed, and it ends.
+/// on the descriptor fails. If the launch fails instead, the other end of the pipe is closed, and it ends. Returns its
+/// process number.
 fn start_server(
     image: &Image,
     image_fd: BorrowedFd<'_>,
     device: &OwnedFd,
     wait: &OwnedFd,
-) -> Result<()> {
+) -> Result<u32> {
     let keep = [image_fd, device.as_fd(), wait.as_fd()];
     sys::run_detached(&keep, || {
-        let _ = rustix::thread::set_name(c"xip-view");
+        let _ = CString::new(SERVER_NAME).map(|name| rustix::thread::set_name(&name));
         // It parses what somebody else wrote, and needs no right for that.
         let _ = rustix::thread::set_no_new_privs(true);
         let none = CapabilitySets {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::memfds::Memfds;
-use super::server::{self, Candidate};
+use super::memfds::AllMemfds;
+use super::server;
 use super::{Seen, SeenMapping, Server, Session, Surroundings};
 use crate::backing::FileBacking;
 use crate::cramfs::show_name;
@@ -16,16 +16,18 @@ use crate::report::classify::{Class, MappedFile};
 use crate::report::mountinfo::{self, RootMount};
 use crate::report::proc::{Proc, processes};
 use crate::report::process::{Known, Observed, Observer, OpenImage};
-use crate::report::session_memfd::SessionImage;
+use crate::report::session_memfd::{self, Memfds, SessionImage};
 use crate::report::status;
 use crate::units::PageSize;
+use crate::view;
 
 /// The pages of longer mappings are not looked at one by one: 8 MiB of /proc/PID/pagemap.
 const LOOKED_AT_BYTES: u64 = 4 << 30;
 
 impl Observer {
-    /// Measures the session that the process `pid` is in: all processes in its mount namespace, whose root directory is
-    /// an image. `image` is that image, where it is not to be found out.
+    /// Measures the session that the process `pid` is in, whose root directory is an image: all processes in its mount
+    /// namespace, and those that left it but have the session's memfd. `image` is that image, where it is not to be found
+    /// out.
     ///
     /// Beside the session it returns why processes of it are missing. Processes come and go while it is looked at: those
     /// that have ended are not missed.
@@ -55,18 +57,18 @@ impl Observer {
         }
 
         let server = match view.is_served() {
-            true => find_server(&named, &view, &pids, &mut notes),
+            true => find_server(&named, &view, &mut notes),
             false => None,
         };
-        let found = server
-            .as_ref()
-            .and_then(|server| self.image_of_server(server, &mut notes));
+        let mut members = pids.iter().filter_map(|&pid| Proc::open(pid).ok());
+        let found = members.find_map(|member| self.image_of_session(&member, &mut notes));
         let found = match image {
             Some(path) => Some(self.named_image(path, found.as_ref(), &mut notes)?),
             None => found,
         };
         let mut known = Known {
             view: Some(view.device),
+            in_session: true,
             image: None,
         };
         let (mut image_path, mut image) = (None, None);
@@ -78,10 +80,10 @@ impl Observer {
 
         let mut seen = Vec::new();
         let mut errors = Vec::new();
-        let mut memfds = Memfds::default();
+        let mut memfds = AllMemfds::default();
         for &pid in &pids {
             let process = self.look(pid, &known).and_then(|observed| {
-                memfds.add(&observed);
+                memfds.add(&observed.memfds, &mut notes);
                 see(&observed)
             });
             match process {
@@ -93,7 +95,7 @@ impl Observer {
                 Err(_) => {}
             }
         }
-        let server = server.and_then(|server| match self.look(server.pid, &Known::default()) {
+        let server = server.and_then(|server| match self.look(server, &Known::default()) {
             Ok(observed) => Some(cost(&observed)),
             Err(err) => {
                 errors.push(err);
@@ -107,8 +109,7 @@ impl Observer {
         }
         if image.is_none() {
             notes.push(
-                "no process maps the image in place and no server has it open, so files of the view are not looked up in \
-                 it: name it with --image"
+                "no process has the image, so files of the view are not looked up in it: name it with --image"
                     .to_owned(),
             );
         }
@@ -118,19 +119,21 @@ impl Observer {
             image_path,
             image,
             server,
-            memfds: memfds.found(&mut notes),
+            memfds: memfds.found(),
             notes,
         };
         Ok((Session::new(around, &seen, page), errors))
     }
 
-    fn image_of_server(&mut self, server: &Candidate, notes: &mut Vec<String>) -> Option<Found> {
-        server.files.iter().find_map(|&fd| {
-            let path = server::descriptor_path(server.pid, fd);
-            let name = std::fs::read_link(&path).ok()?;
-            let name = name.as_os_str().as_bytes();
-            let name = name.strip_suffix(b" (deleted)").unwrap_or(name).to_vec();
-            self.open_image(&path, name, notes).ok()
+    /// The image that a process of the session has as a descriptor, or was started from.
+    fn image_of_session(&mut self, member: &Proc, notes: &mut Vec<String>) -> Option<Found> {
+        let image = Memfds::of(member).image(member)?;
+        let fd = image.file.as_ref()?;
+        let shown = show_name(&image.path);
+        Some(Found {
+            open: self.image(fd, &shown, notes)?,
+            mapped: self.describe(fd, &shown, notes),
+            file: image,
         })
     }
 
@@ -173,7 +176,11 @@ impl Observer {
         Ok(Found {
             mapped: self.describe(&fd, &shown, notes),
             open,
-            file: SessionImage { path: name, inode },
+            file: SessionImage {
+                path: name,
+                inode,
+                file: None,
+            },
         })
     }
 
@@ -200,7 +207,7 @@ fn root_view(proc: &Proc) -> Result<RootMount> {
     let pid = proc.pid;
     let name = proc.status()?.name;
     let none = |why: String| {
-        let way_out = match name == server::SERVER_NAME {
+        let way_out = match name == view::SERVER_NAME {
             true => "it serves one from outside: name a process that runs in it".to_owned(),
             false => format!("`xip-mem {pid}` measures the process by itself"),
         };
@@ -231,14 +238,17 @@ fn root_view(proc: &Proc) -> Result<RootMount> {
     Ok(root)
 }
 
-/// The processes in the mount namespace of `named`, and how many are not to be seen.
+/// The processes of the session of `named`, and how many are not to be seen.
 fn members(named: &Proc) -> Result<(Vec<u32>, usize)> {
     let namespace = named.namespace("mnt")?;
+    let memfds: Vec<_> = Memfds::of(named).used().collect();
     let mut pids = Vec::new();
     let mut hidden = 0;
     for pid in processes() {
         match Proc::open(pid).map(|proc| proc.link("ns/mnt")) {
-            Ok(Ok(other)) if other == namespace => pids.push(pid),
+            Ok(Ok(other)) if other == namespace || session_memfd::uses(pid, &memfds) => {
+                pids.push(pid);
+            }
             Ok(Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) => hidden += 1,
             _ => {}
         }
@@ -246,19 +256,11 @@ fn members(named: &Proc) -> Result<(Vec<u32>, usize)> {
     Ok((pids, hidden))
 }
 
-fn find_server(
-    named: &Proc,
-    view: &RootMount,
-    pids: &[u32],
-    notes: &mut Vec<String>,
-) -> Option<Candidate> {
+fn find_server(named: &Proc, view: &RootMount, notes: &mut Vec<String>) -> Option<u32> {
     let candidates = server::candidates(named);
     let (_, connection) = view.device;
-    let chosen = server::choose(&candidates, connection, |candidate| {
-        server::is_relative(candidate, pids)
-    });
-    match chosen {
-        Ok(server) => Some(server.clone()),
+    match server::choose(&candidates, connection, view::server_of(&view.source)) {
+        Ok(server) => Some(server.pid),
         Err(why) => {
             notes.push(format!(
                 "the server of the view (FUSE connection {connection}) is not found, and what it costs is not in the sums: \
