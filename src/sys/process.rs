@@ -26,7 +26,7 @@ pub fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
 }
 
 /// clone(2) as fork(2), but without a signal to the parent when the child ends.
-fn fork_silently() -> io::Result<libc::c_long> {
+pub(super) fn fork_silently() -> io::Result<libc::c_long> {
     // SAFETY: with every argument 0 it copies the process, as fork(2) does; xip-run has one thread, so that no lock of
     // the C library is held by a thread that the child does not have.
     match unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) } {
@@ -35,7 +35,7 @@ fn fork_silently() -> io::Result<libc::c_long> {
     }
 }
 
-fn exit_now(code: i32) -> ! {
+pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return, and runs nothing of the process that this one was copied from.
     unsafe { libc::_exit(code) }
 }
