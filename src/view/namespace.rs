@@ -78,7 +78,7 @@ fn refused(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
 /// [`Kind::Lacking`](crate::error::Kind) if this kernel, or this user, can have no root view, else
 /// [`Kind::Failed`](crate::error::Kind); with the system call and the way out.
 pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> Result<()> {
-    let binds = all_binds(image, options)?;
+    let wanted_binds = canonical_binds(options)?;
     let cwd = std::env::current_dir().ok();
     if !may_mount() {
         // There is no way back from a namespace: first what can be known outside.
@@ -103,6 +103,9 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
         }
         None => mount_image(image, image_fd)?,
     }
+    // After the server has gone its way: what this leaves in memory is not the server's.
+    let mut binds = host_directories(image);
+    binds.extend(wanted_binds);
     let old_root = open_directory("/").map_err(|err| failed("open /", err))?;
     let new_root = open_directory("/..").map_err(|err| failed("open /..", err))?;
     let pivoted = change_root(&new_root).map_err(|err| failed("pivot_root", err))?;
@@ -117,22 +120,21 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
     enter_workdir(options.workdir.as_deref(), cwd.as_deref())
 }
 
-/// All binds, their sources canonical: without links, which would lead elsewhere once the root is another.
-fn all_binds(image: &Image, options: &ViewOptions) -> Result<Vec<Bind>> {
-    let mut binds = host_directories(image);
-    for bind in &options.binds {
+/// The caller's binds, their sources canonical: without links, which would lead elsewhere once the root is another.
+fn canonical_binds(options: &ViewOptions) -> Result<Vec<Bind>> {
+    let canonical = |bind: &Bind| {
         let source = bind.source.canonicalize().map_err(|err| {
             Error::failed(format!(
                 "--bind {}: on the host: {err}",
                 bind.source.display()
             ))
         })?;
-        binds.push(Bind {
+        Ok(Bind {
             source,
             ..bind.clone()
-        });
-    }
-    Ok(binds)
+        })
+    };
+    options.binds.iter().map(canonical).collect()
 }
 
 /// May this process mount, without a user namespace of its own?
