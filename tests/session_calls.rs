@@ -2,7 +2,8 @@
 //! the kernel answers.
 //!
 //! The probes are samples/session/*.c. Each prints a line for every scenario; it runs natively in a chroot of a tree, and
-//! in a session of an image of that tree, and the lines must be the same but for [`ALLOWED`]. What is left out of the
+//! in a session of an image of that tree, and the lines must be the same but for
+//! what `common/session_limits.rs` names. What is left out of the
 //! comparison is left out in one more place, `of_session()` in samples/session/lines.h: the session's own descriptors.
 //!
 //! To see the native lines: `XIP_SHOW_LINES=1 cargo test --test session_calls -- --nocapture`.
@@ -16,6 +17,8 @@ mod image_bytes;
 mod launch;
 #[path = "common/mounted.rs"]
 mod mounted;
+#[path = "common/session_limits.rs"]
+mod session_limits;
 #[path = "common/stored.rs"]
 mod stored;
 
@@ -28,58 +31,10 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 use launch::{compile_with, copy_program, have, have_cc, interpreter, run, text};
+use session_limits::LIMITS;
 use xip_run::cramfs::Image;
 use xip_run::index::FileIndex;
 use xip_run::units::PageSize;
-
-/// What a session may answer in another way than the kernel: the scenario, what is printed instead, and why.
-const ALLOWED: [(&str, &str, &str); 6] = [
-    ("clone3", "ENOSYS", NO_CLONE3),
-    ("clone3, handlers cleared", "ENOSYS", NO_CLONE3),
-    ("clone3, too short", "ENOSYS", NO_CLONE3),
-    ("clone3 of nothing", "ENOSYS", NO_CLONE3),
-    (
-        "seccomp mode",
-        "2",
-        "a session has a filter, and prctl(2) says so",
-    ),
-    (
-        "strict mode",
-        "EINVAL",
-        "a process with a filter cannot have strict mode",
-    ),
-];
-const NO_CLONE3: &str =
-    "its arguments are in memory, where no filter can see them; C libraries go on with clone(2)";
-
-/// What a session is known to do in another way: the probe, what the scenario's name has in it, and why.
-const KNOWN: [(&str, &str, &str); 10] = [
-    ("remap", "grown", BEYOND_THE_RUN),
-    ("remap", "doubled", BEYOND_THE_RUN),
-    ("remap", "apart", IN_PIECES),
-    ("remap", "moved", IN_PIECES),
-    ("stacks", "alternate stack that was unmapped", NEEDS_A_STACK),
-    ("stacks", "alternate stack without access", NEEDS_A_STACK),
-    (
-        "stacks",
-        "handler not on the alternate stack",
-        NEEDS_A_STACK,
-    ),
-    ("actions", "signal 31", NEVER_BLOCKED),
-    (
-        "actions",
-        "shared with threads, copied for children",
-        NEVER_BLOCKED,
-    ),
-    ("masks", "a mask that a handler returns", NEVER_BLOCKED),
-];
-const BEYOND_THE_RUN: &str =
-    "mremap(2) is not trapped: what grows beyond a direct run shows what follows in the image";
-const IN_PIECES: &str =
-    "a file that is direct in part is mapped in pieces, which mremap(2) does not take as one";
-const NEEDS_A_STACK: &str = "the handler runs on the alternate stack, if a program has one";
-const NEVER_BLOCKED: &str =
-    "SIGSYS is never blocked, so it comes at once, and inside of its own handler";
 
 /// A way to link: its name, the compiler driver and its flags.
 type Layout = (&'static str, &'static str, &'static [&'static str]);
@@ -206,42 +161,57 @@ fn without_sigsys(text: &str) -> String {
         .collect()
 }
 
-/// What differs between the two outputs, a line for each.
-fn differences(probe: &str, native: &str, session: &str) -> Vec<String> {
+/// A scenario that a limit names: the name, or a part of it, as the limit has it.
+type Named = &'static str;
+
+/// What differs between the two outputs, a line for each, and what does by the limits that are known.
+fn differences(probe: &str, native: &str, session: &str) -> (Vec<String>, Vec<Named>) {
     let lines = |text: &str| -> BTreeMap<String, String> {
         text.lines()
             .map(|line| {
                 let (scenario, seen) = line.split_once(": ").unwrap_or((line, ""));
-                (without_sigsys(scenario), without_sigsys(seen))
+                (scenario.to_owned(), without_sigsys(seen))
             })
             .collect()
     };
     let (native, session) = (lines(native), lines(session));
-    let scenarios = native.keys().chain(session.keys());
-    let mut scenarios: Vec<&String> = scenarios.collect();
-    scenarios.sort();
-    scenarios.dedup();
-    let mut wrong = Vec::new();
+    let scenarios: BTreeSet<&String> = native.keys().chain(session.keys()).collect();
+    let (mut wrong, mut limited) = (Vec::new(), Vec::new());
     for scenario in scenarios {
-        let (native, session) = (native.get(scenario), session.get(scenario));
-        let allowed = ALLOWED.iter().any(|(name, instead, _)| {
-            name == scenario && session.is_some_and(|seen| seen == instead)
+        let of = |lines: &BTreeMap<String, String>| {
+            lines
+                .get(scenario)
+                .map_or("nothing", String::as_str)
+                .to_owned()
+        };
+        let (native, session) = (of(&native), of(&session));
+        if native == session {
+            continue;
+        }
+        let limit = limits_of(probe).find(|(named, instead, _)| match instead {
+            Some(instead) => scenario == named && session == *instead,
+            None => scenario.contains(named),
         });
-        let known = KNOWN
-            .iter()
-            .find(|(of, part, _)| *of == probe && scenario.contains(part));
-        if let Some((_, _, why)) = known.filter(|_| native != session) {
-            println!("known: {probe}: {scenario}: {why}");
-        } else if native != session && !allowed {
-            let shown = |seen: Option<&String>| seen.map_or("nothing", String::as_str).to_owned();
-            wrong.push(format!(
-                "{scenario}\n      native     {}\n      in session {}",
-                shown(native),
-                shown(session)
-            ));
+        match limit {
+            Some((named, _, why)) => {
+                println!("limit: {probe}: {scenario}: {why}");
+                limited.push(named);
+            }
+            None => wrong.push(format!(
+                "{scenario}\n      native     {native}\n      in session {session}"
+            )),
         }
     }
-    wrong
+    (wrong, limited)
+}
+
+/// Each scenario that a limit of a probe names, what is seen instead, and why.
+fn limits_of(probe: &str) -> impl Iterator<Item = (Named, Option<&'static str>, &'static str)> {
+    let limits = LIMITS.iter().filter(move |limit| limit.probe == probe);
+    limits.flat_map(|limit| {
+        let scenarios = limit.scenarios.iter();
+        scenarios.map(|(named, instead)| (*named, *instead, limit.why))
+    })
 }
 
 /// Runs a probe in every layout and compares. It has `at_least` so many scenarios: a probe that says nothing shows
@@ -265,6 +235,7 @@ fn compare(probe: &str, at_least: usize) {
         .collect();
     let system = System::new(&programs);
     let mut failures = Vec::new();
+    let mut limited = BTreeSet::new();
     for (layout, _) in &programs {
         let (native, session) = system.both(layout, &[]);
         let seen = text(&native.stdout);
@@ -296,7 +267,9 @@ fn compare(probe: &str, at_least: usize) {
                 .filter(suspicious)
                 .map(|line| format!("natively: {line}")),
         );
-        wrong.extend(differences(probe, &seen, &text(&session.stdout)));
+        let (others, by_limits) = differences(probe, &seen, &text(&session.stdout));
+        wrong.extend(others);
+        limited.extend(by_limits);
         if session.status.code() != native.status.code() || session.stderr != native.stderr {
             wrong.push(format!(
                 "the session ends with {}, stderr {:?}",
@@ -309,6 +282,13 @@ fn compare(probe: &str, at_least: usize) {
             wrong.len()
         );
         failures.extend(wrong.into_iter().map(|what| format!("{layout}: {what}")));
+    }
+    if programs.len() == LAYOUTS.len() {
+        failures.extend(
+            limits_of(probe)
+                .filter(|(named, ..)| !limited.contains(named))
+                .map(|(named, ..)| format!("{named}: this limit is none any more")),
+        );
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }

@@ -4,7 +4,7 @@
 //!
 //! `XIP_EXEC=exec_paths` runs one driver only. Both sides have mounts that are read-only, nosuid and nodev, the host's
 //! /dev, a /tmp and a /proc of their own, all of it in namespaces that end with the run. What a program may see of the
-//! session is in samples/session/exec.h; all else is a difference.
+//! session is in samples/session/exec.h and in [`KNOWN`], with the reasons; all else is a difference.
 
 #[path = "common/exec_elves.rs"]
 mod exec_elves;
@@ -34,6 +34,93 @@ const DRIVERS: [(&str, &[&str]); 8] = [
     ("exec_processes", &[]),
     ("exec_leaks", &[]),
     ("exec_shell.sh", &[]),
+];
+
+/// What differs, and why that is not mended. README.md tells users.
+const KNOWN: [(&str, &[&str]); 9] = [
+    (
+        "A session reads what the kernel need only execute: a file without read permission is nobody's.",
+        &[
+            "/files/mode-0001",
+            "/files/mode-0111",
+            "/files/mode-0711",
+            "/scripts/interpreter-mode-0711",
+            "/scripts/mode-0711",
+            "/elf/interp-unreadable",
+            "/elf/mode-0711",
+            "self-exe-of-unreadable",
+            "fd-unreadable",
+            "fd-script-unreadable",
+            "unreadable",
+        ],
+    ),
+    (
+        "The stub and the filter are for one architecture.",
+        &["/elf/i386"],
+    ),
+    (
+        "A program starts as /dev/fd/N, which is short: some bytes more of arguments fit.",
+        &[
+            "limit-by-bytes",
+            "limit-by-bytes-small-stack",
+            "limit-by-bytes-smallest-stack",
+            "limit-by-bytes-unlimited-stack",
+            "limit-by-bytes-script",
+            "limit-by-count",
+            "limit-by-count-script",
+        ],
+    ),
+    (
+        "A start takes up to five descriptors for a moment.",
+        &[
+            "limit-0",
+            "limit-0-not-executable",
+            "table-full",
+            "table-full-cloexec",
+            "table-full-script",
+        ],
+    ),
+    (
+        "These descriptors stay in a table that another process shares, for only exec unshares it.",
+        &[
+            "clone-files",
+            "clone-files-script",
+            "clone-memory-and-files",
+        ],
+    ),
+    (
+        "To close any descriptor of a file ends the locks of fcntl(2) that the process has on it, and the program is opened.",
+        &["lock-over-failure", "lock-over-failing-script", "lock-kept"],
+    ),
+    (
+        "A trapped call needs room for a signal frame, some KiB, and musl's least stack has 2 KiB.",
+        &["thread-of-smallest-stack"],
+    ),
+    (
+        "Without /proc the name of a descriptor's file is not to be had for comm.",
+        &["jail-fd-of-outside"],
+    ),
+    (
+        "RLIMIT_NPROC is looked at when the stub is executed, after the path.",
+        &["too-many-processes-missing"],
+    ),
+];
+
+/// What root does without its capabilities: the kernel lets nobody set /proc/self/exe who has not CAP_CHECKPOINT_RESTORE.
+const WITHOUT_CAPABILITIES: [&str; 13] = [
+    "private-cwd-absolute",
+    "fd-in-private",
+    "ids-groups",
+    "secure",
+    "secure-script",
+    "keep-capabilities",
+    "ambient-capabilities",
+    "no-root-bits",
+    "parent-death-signal-of-nobody",
+    "new-user-namespace",
+    "su",
+    "su-private",
+    "start-as-nobody",
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,8 +267,54 @@ fn name_of(line: &str) -> &str {
     line.split_once(": ").map_or(line, |(name, _)| name)
 }
 
+/// A line without its user: what root does as nobody.
+fn case_of(name: &str) -> &str {
+    let name = name.strip_prefix("nobody-").unwrap_or(name);
+    name.strip_suffix(" as nobody").unwrap_or(name)
+}
+
+/// Two lines differ by nothing that a session says: why a program cannot be loaded, before it ends as it would; and, to
+/// those who have not the capability for more, what /proc/self/exe is.
+fn is_same(name: &str, native: &str, session: &str, user: User) -> bool {
+    let mut session = session.to_owned();
+    if let Some((before, message)) = session.split_once("xip-run: ") {
+        let end = ["; killed by SIGSEGV", "Segmentation fault"].map(|end| message.find(end));
+        if let Some(end) = end.into_iter().flatten().min() {
+            session = format!("{before}{}", &message[end..]);
+        }
+    }
+    if user == User::Nobody {
+        // CAP_CHECKPOINT_RESTORE in the session's user namespace.
+        session = session.replace("\"0000010000000000\"", "\"0000000000000000\"");
+    }
+    let case = case_of(name);
+    let may_set_exe = case == name && !WITHOUT_CAPABILITIES.contains(&case);
+    let (mut native, mut session) = (native, session.as_str());
+    while !may_set_exe
+        && let (Some(one), Some(other)) = (split_exe(native), split_exe(session))
+        && one.0 == other.0
+        && (one.1 == other.1 || other.1.starts_with(BOOT))
+    {
+        (native, session) = (one.2, other.2);
+    }
+    native == session
+}
+
+/// /proc/self/exe of those who cannot set it.
+const BOOT: &str = "\"/memfd:xip-run:boot (deleted)\"";
+
+/// What a line says first of /proc/self/exe, `"PATH"` or `"PATH" (MODE, SIZE bytes)`, what it says before, and what after.
+fn split_exe(line: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = line.split_once("exe=")?;
+    let mut end = rest.get(1..)?.find('"')? + 2;
+    if rest[end..].starts_with(" (1") {
+        end += rest[end..].find(')')? + 1;
+    }
+    Some((before, &rest[..end], &rest[end..]))
+}
+
 /// What differs between two runs, a paragraph for each line.
-fn differences(native: &[String], session: &[String]) -> Vec<String> {
+fn differences(native: &[String], session: &[String], user: User) -> Vec<String> {
     let find = |lines: &[String], name: &str| -> String {
         let found = lines.iter().find(|line| name_of(line) == name);
         found.map_or("(nothing)".to_owned(), |line| line[name.len()..].to_owned())
@@ -196,7 +329,12 @@ fn differences(native: &[String], session: &[String]) -> Vec<String> {
     names
         .into_iter()
         .map(|name| (name, find(native, name), find(session, name)))
-        .filter(|(_, native, session)| native != session)
+        .filter(|(name, native, session)| !is_same(name, native, session, user))
+        .filter(|(name, ..)| {
+            KNOWN
+                .iter()
+                .all(|(_, names)| !names.contains(&case_of(name)))
+        })
         .map(|(name, native, session)| format!("{name}\n    native {native}\n    session{session}"))
         .collect()
 }
@@ -246,7 +384,7 @@ fn programs_of(linked: Linked) {
             if std::env::var_os("XIP_EXEC_LINES").is_some() {
                 println!("{}", native.join("\n"));
             }
-            let mut all = differences(&native, &session);
+            let mut all = differences(&native, &session, user);
             // Nobody is told EACCES where root is told more.
             if user == User::Root {
                 all.extend(contradictions(&native, &known_of(driver)));
@@ -275,7 +413,7 @@ fn a_difference_is_shown_once_and_with_both_sides() {
     let native = lines(&["same: a: b", "other: ENOENT", "native-only: x"]);
     let session = lines(&["other: EACCES", "same: a: b", "session-only: y"]);
     assert_eq!(
-        differences(&native, &session),
+        differences(&native, &session, User::Root),
         [
             "other\n    native : ENOENT\n    session: EACCES",
             "native-only\n    native : x\n    session(nothing)",

@@ -9,14 +9,19 @@ use common::release::{TARGET, launcher};
 use xip_run::session::{LAUNCH_STUB, SESSION_STUB};
 
 const LAUNCHER_LIMIT: u64 = 1 << 20;
-const STUB_LIMIT: usize = 16 << 10;
+/// loader-stub/build.rs has the same.
+const LAUNCH_STUB_LIMIT: usize = 8 << 10;
+const SESSION_STUB_LIMIT: usize = 20 << 10;
 
 #[test]
 fn the_stubs_are_small() {
-    for (name, stub) in [("launch", LAUNCH_STUB), ("session", SESSION_STUB)] {
+    for (name, stub, limit) in [
+        ("launch", LAUNCH_STUB, LAUNCH_STUB_LIMIT),
+        ("session", SESSION_STUB, SESSION_STUB_LIMIT),
+    ] {
         let len = stub.len();
-        println!("the stub of a {name}: {len} bytes, {STUB_LIMIT} allowed");
-        assert!(len <= STUB_LIMIT, "{len} bytes");
+        println!("the stub of a {name}: {len} bytes, {limit} allowed");
+        assert!(len <= limit, "{len} bytes");
     }
 }
 

@@ -426,7 +426,12 @@ fn an_unprivileged_user_gets_a_view_in_a_user_namespace() {
         run("id -u; id -g; cat /etc/x; pwd"),
         "65534\n65534\nthe image's\n/tmp\n"
     );
-    assert!(run("grep CapEff /proc/self/status").ends_with("\t0000000000000000\n"));
+    // CAP_CHECKPOINT_RESTORE of that namespace, and nothing else.
+    for set in ["CapPrm", "CapEff", "CapAmb"] {
+        let line = run(&format!("grep {set} /proc/self/status"));
+        assert!(line.ends_with("\t0000010000000000\n"), "{line}");
+    }
+    assert_eq!(run("readlink /proc/self/exe"), "/bin/busybox\n");
     assert_eq!(
         run("/bin/cat /etc/x; echo > /dev/null && echo ok"),
         "the image's\nok\n"

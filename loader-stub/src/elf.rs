@@ -73,20 +73,32 @@ const PF_W: u32 = 2;
 /// `PATH_MAX`
 pub const PATH_MAX: usize = 4096;
 
+impl Phdr {
+    /// Of a `PT_INTERP`: where its path is in the file, and how long, its NUL included. An empty one is as bad as too short.
+    pub fn interp(&self) -> (usize, usize) {
+        (self.offset, self.filesz.max(1))
+    }
+}
+
 impl Header {
-    /// Reads the header of a file, if execve(2) would take it for a program of this machine.
+    /// Reads the header of a file, if execve(2) would take it for an ELF file of this machine: load_elf_binary(),
+    /// elf_check_arch() (which looks at the class on RISC-V only), load_elf_phdrs().
     pub fn of(bytes: &[u8; size_of::<Self>()]) -> Option<&Self> {
         // SAFETY: as many bytes as the header has, every value of its fields is valid, and the callers align them.
         let header = unsafe { &*bytes.as_ptr().cast::<Self>() };
-        let class = if size_of::<usize>() == 8 { 2 } else { 1 };
+        const ELFCLASS64: u8 = 2;
         let right = header.ident[..4] == *b"\x7fELF"
-            && header.ident[4] == class
             && header.machine == arch::ELF_MACHINE
-            && matches!(header.kind, ET_EXEC | ET_DYN)
+            && (cfg!(not(target_arch = "riscv64")) || header.ident[4] == ELFCLASS64)
             && header.phentsize as usize == size_of::<Phdr>()
             && header.phnum > 0
             && header.phnum as usize <= 65536 / size_of::<Phdr>();
         right.then_some(header)
+    }
+
+    /// Not an object file, nor a core.
+    pub fn is_program(&self) -> bool {
+        matches!(self.kind, ET_EXEC | ET_DYN)
     }
 
     /// Shows every program header to `visit`, which says whether to go on.
@@ -95,11 +107,11 @@ impl Header {
         /// How many are read at a time.
         const BATCH: usize = 8;
         let mut batch = MaybeUninit::<[u8; BATCH * size_of::<Phdr>()]>::uninit();
-        let mut at = self.phoff;
-        let end = at + usize::from(self.phnum) * size_of::<Phdr>();
-        while at < end {
-            let want = (end - at).min(BATCH * size_of::<Phdr>());
-            let bytes = sys::pread_into(fd, &mut batch, want, at as u64)?;
+        let mut at = self.phoff as u64;
+        let mut left = usize::from(self.phnum) * size_of::<Phdr>();
+        while left > 0 {
+            let want = left.min(BATCH * size_of::<Phdr>());
+            let bytes = sys::pread_into(fd, &mut batch, want, at)?;
             if bytes.len() != want {
                 return Err(Errno::EIO);
             }
@@ -110,7 +122,8 @@ impl Header {
                     return Ok(());
                 }
             }
-            at += want;
+            at = at.wrapping_add(want as u64);
+            left -= want;
         }
         Ok(())
     }
@@ -151,11 +164,18 @@ pub struct Loaded {
     align: usize,
 }
 
+/// What is loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Program,
+    Interpreter,
+}
+
 /// Loads the file. One with an interpreter goes where programs go, others where mmap(2) puts them.
-pub fn load(fd: Fd, sp: usize, page: usize) -> Loaded {
+pub fn load(fd: Fd, sp: usize, page: usize, role: Role) -> Loaded {
     let mut head = Head([0; size_of::<Header>()]);
     sys::pread(fd, &mut head.0, 0).or_fail("pread", &[]);
-    let Some(header) = Header::of(&head.0) else {
+    let Some(header) = Header::of(&head.0).filter(|header| header.is_program()) else {
         fail("not an ELF program of this machine", &[], None)
     };
     let mut loaded = Loaded {
@@ -187,8 +207,9 @@ pub fn load(fd: Fd, sp: usize, page: usize) -> Loaded {
     loaded.find_place(sp, page);
     let file = direct::find(fd);
     let mut mapped_end = loaded.start;
-    // The first segment of a fixed program must not replace anything; later ones may lie on the last page of earlier ones.
-    let mut how = match loaded.fixed {
+    // The first segment of a fixed program must not replace anything (load_elf_interp(): its interpreter may replace it);
+    // later ones may lie on the last page of earlier ones.
+    let mut how = match loaded.fixed && role == Role::Program {
         true => sys::MAP_PRIVATE | sys::MAP_FIXED_NOREPLACE,
         false => sys::MAP_PRIVATE | sys::MAP_FIXED,
     };
@@ -213,7 +234,7 @@ pub fn load(fd: Fd, sp: usize, page: usize) -> Loaded {
         };
         load_segment(ask, file, phdr, page);
         how = sys::MAP_PRIVATE | sys::MAP_FIXED;
-        mapped_end = page_up(phdr.vaddr + phdr.memsz, page);
+        mapped_end = mapped_end.max(page_up(phdr.vaddr + phdr.memsz, page));
         true
     });
     loaded
@@ -226,9 +247,8 @@ impl Loaded {
             PT_LOAD => {
                 let (file_end, end) = (phdr.vaddr + phdr.filesz, phdr.vaddr + phdr.memsz);
                 let page_end = page_up(end, page);
-                // In order of their addresses, and none reaches beyond the last page.
-                if phdr.filesz > phdr.memsz || page_end < phdr.vaddr || phdr.vaddr < self.start_data
-                {
+                // None reaches beyond the last page.
+                if phdr.filesz > phdr.memsz || page_end < phdr.vaddr {
                     let shown = [("addr", phdr.vaddr), ("len", phdr.memsz)];
                     fail("a bad segment", &shown, None);
                 }
@@ -244,10 +264,10 @@ impl Loaded {
                     self.start_code = self.start_code.min(phdr.vaddr);
                     self.end_code = self.end_code.max(file_end);
                 }
-                self.start_data = phdr.vaddr;
+                self.start_data = self.start_data.max(phdr.vaddr);
                 self.end_data = self.end_data.max(file_end);
             }
-            PT_INTERP if self.interp.1 == 0 => self.interp = (phdr.offset, phdr.filesz),
+            PT_INTERP if self.interp.1 == 0 => self.interp = phdr.interp(),
             PT_GNU_STACK => self.stack_exec = Some(phdr.flags & PF_X != 0),
             _ => {}
         }
@@ -303,13 +323,14 @@ pub fn read_interpreter<const N: usize>(
     (at, len): (usize, usize),
     room: &mut MaybeUninit<[u8; N]>,
 ) -> Result<&[u8], Errno> {
-    // load_elf_binary(): ENOEXEC, whatever is wrong with it.
+    // load_elf_binary()
     if len < 2 || len > N {
         return Err(Errno::ENOEXEC);
     }
     match sys::pread_into(fd, room, len, at as u64)? {
-        path if path.last() == Some(&0) && path.len() == len => Ok(path),
-        _ => Err(Errno::ENOEXEC),
+        path if path.len() != len => Err(Errno::EIO),
+        path if path.last() != Some(&0) => Err(Errno::ENOEXEC),
+        path => Ok(path),
     }
 }
 

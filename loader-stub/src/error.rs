@@ -1,9 +1,9 @@
-//! A failure ends the launch: one line on standard error, without an allocator, and an exit status.
+//! A failure ends the launch: one line on standard error, without an allocator, and an exit status or signal.
 
 use crate::sys::{self, Errno};
 
 /// Exit status of a program that was found but cannot be run.
-const CANNOT_RUN: u8 = 126;
+pub const CANNOT_RUN: u8 = 126;
 /// Exit status of a program that was not found.
 const NOT_FOUND: u8 = 127;
 /// Exit status of a failure of the launcher itself.
@@ -12,24 +12,20 @@ const LAUNCHER_FAILED: u8 = 125;
 /// Numbers to show, with their names.
 pub type Args<'a> = &'a [(&'static str, usize)];
 
-/// The program cannot be run: `xip-run: PROGRAM: WHAT(arg=…): ERRNO`, exit status 126.
+/// The program cannot be run: `xip-run: PROGRAM: WHAT(arg=…): ERRNO`, and its end.
 #[cold]
 #[inline(never)]
 pub fn fail(what: &'static str, args: Args<'_>, errno: Option<Errno>) -> ! {
-    say_and_exit(
-        crate::program_name(&mut [0; 16]),
-        what,
-        args,
-        errno,
-        CANNOT_RUN,
-    )
+    say(crate::program_name(&mut [0; 16]), what, args, errno);
+    crate::end_program()
 }
 
 /// The stub itself failed: the same, exit status 125.
 #[cold]
 #[inline(never)]
 pub fn fail_launcher(what: &'static str, errno: Option<Errno>) -> ! {
-    say_and_exit(b"", what, &[], errno, LAUNCHER_FAILED)
+    say(b"", what, &[], errno);
+    sys::exit(LAUNCHER_FAILED)
 }
 
 /// The session's first program cannot be executed, by the path given: exit status 127 if there is none, else 126.
@@ -41,7 +37,8 @@ pub fn fail_exec(path: &[u8], errno: Errno) -> ! {
         ),
         _ => ("cannot be executed", CANNOT_RUN),
     };
-    say_and_exit(path, what, &[], Some(errno), code)
+    say(path, what, &[], Some(errno));
+    sys::exit(code)
 }
 
 /// A system call without which the program cannot be run.
@@ -59,7 +56,7 @@ impl<T> OrFail<T> for Result<T, Errno> {
     }
 }
 
-fn say_and_exit(program: &[u8], what: &str, args: Args<'_>, errno: Option<Errno>, code: u8) -> ! {
+fn say(program: &[u8], what: &str, args: Args<'_>, errno: Option<Errno>) {
     let mut line = Line {
         bytes: [0; 400],
         len: 0,
@@ -93,7 +90,6 @@ fn say_and_exit(program: &[u8], what: &str, args: Args<'_>, errno: Option<Errno>
     }
     line.push(b"\n");
     sys::write_stderr(&line.bytes[..line.len]);
-    sys::exit(code)
 }
 
 struct Line {

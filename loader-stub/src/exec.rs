@@ -2,19 +2,18 @@
 //!
 //! On entry: a trapped call with its own pointers, in any thread, perhaps a vfork child that shares its parent's memory.
 //! On exit: the process is another program; or an errno, with every descriptor that was made closed again and nothing
-//! mapped. What the new program must know goes through a memfd: argv and envp are the caller's, untouched.
+//! mapped. What the new program must know goes through a pipe, which no RLIMIT_FSIZE limits: argv and envp are the caller's,
+//! untouched.
 
 use core::mem::MaybeUninit;
 
 use crate::elf::{self, Head, Header};
 use crate::session_record;
-use crate::stack::c_str;
+use crate::stack::{c_str, c_str_nul};
 use crate::sys::{self, AT_EMPTY_PATH, AT_FDCWD, Errno, Fd, IoVec};
 use crate::wire::{self, Start};
 
 const AT_SYMLINK_NOFOLLOW: usize = 0x100;
-/// Linux 6.14: judge, do not execute.
-const AT_EXECVE_CHECK: usize = 0x10000;
 const S_IFMT: u16 = 0o170_000;
 const S_IFREG: u16 = 0o100_000;
 const S_IFLNK: u16 = 0o120_000;
@@ -22,13 +21,19 @@ const S_IFLNK: u16 = 0o120_000;
 pub const HEAD_BYTES: usize = 256;
 /// exec.c exec_binprm(): how many interpreters of interpreters.
 const MAX_DEPTH: usize = 5;
-/// The start, `/dev/fd/N/`, the path, and two strings of each script.
-const PARTS_MAX: usize = 3 + 2 * (MAX_DEPTH + 1);
+/// Two strings of each script, and its path.
+pub const ARGS_MAX: usize = 2 * (MAX_DEPTH + 1) + 1;
+/// The start, `/dev/fd/N/`, and those.
+const PARTS_MAX: usize = 2 + ARGS_MAX;
 
 /// Executes; an errno if that fails (and after `AT_EXECVE_CHECK`).
 pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> Errno {
-    if flags & AT_EXECVE_CHECK != 0 {
-        return sys::exec_at(dir, path, argv, envp, flags);
+    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+        return sys::check_exec_at(dir, path, argv, envp, flags);
+    }
+    if path == 0 {
+        // statx(2) would take that for an empty one.
+        return Errno::EFAULT;
     }
     let fd = match open_target(dir, path, flags) {
         Ok(fd) => fd,
@@ -41,6 +46,7 @@ pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> 
         first: PARTS_MAX,
         args: 0,
         path_is_inaccessible: false,
+        by_descriptor: false,
     };
     // alloc_bprm(): a path below a descriptor is shown as below /dev/fd.
     let mut dev_fd = *b"/dev/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -52,6 +58,7 @@ pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> 
         call.path_is_inaccessible = sys::is_close_on_exec(Fd(dir));
         let mut len = 8 + sys::decimal(dir, &mut dev_fd[8..]);
         if bytes.is_empty() {
+            call.by_descriptor = true;
             len += 1;
         } else {
             call.push(path, bytes.len() + 1);
@@ -61,8 +68,13 @@ pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> 
         call.push(dev_fd.as_ptr() as usize, len);
     }
     let errno = call.run(fd, 0);
+    // The kernel looks at the vectors before it looks at what is in the file.
+    let vectors = sys::check_exec(fd, argv, envp);
     sys::close(fd);
-    errno
+    match vectors {
+        Errno::EFAULT | Errno::E2BIG => vectors,
+        _ => errno,
+    }
 }
 
 /// Opens what is to be executed: do_open_execat()'s rules. The kernel checks the path, which may be no pointer at all.
@@ -82,8 +94,11 @@ fn open_target(dir: usize, path: usize, flags: usize) -> Result<Fd, Errno> {
         sys::reopen(Fd(session.exe_fd as usize))?
     } else if flags & AT_EMPTY_PATH != 0 && c_str(path).is_empty() {
         let fd = Fd(dir as u32 as usize);
-        // Without /proc the descriptor itself must do.
-        sys::reopen(fd).or_else(|_| sys::dup_from(fd, 0))?
+        // Without /proc, or the right to read what was opened by somebody else, the descriptor itself must do.
+        sys::reopen(fd).or_else(|errno| match sys::is_path_only(fd) {
+            true => Err(errno),
+            false => sys::dup_from(fd, 0),
+        })?
     } else {
         let nofollow = match flags & AT_SYMLINK_NOFOLLOW {
             0 => 0,
@@ -91,12 +106,28 @@ fn open_target(dir: usize, path: usize, flags: usize) -> Result<Fd, Errno> {
         };
         sys::open_at(dir, path, nofollow)?
     };
-    match sys::check_executable(fd, stat.mode) {
-        Ok(()) => Ok(fd),
-        Err(errno) => {
-            sys::close(fd);
-            Err(errno)
-        }
+    let verdict = sys::check_executable(fd, stat.mode).and_then(|()| check_not_written(fd, &stat));
+    verdict.map(|()| fd).inspect_err(|_| sys::close(fd))
+}
+
+/// ETXTBSY: who writes to a file only the kernel knows (Linux 6.14). To those of the image nobody does.
+fn check_not_written(fd: Fd, stat: &sys::Statx) -> Result<(), Errno> {
+    if stat.dev == session_record().view_dev {
+        return Ok(());
+    }
+    let argv = [c"".as_ptr() as usize, 0];
+    match sys::check_exec(fd, &raw const argv as usize, &raw const argv[1] as usize) {
+        Errno::ETXTBSY => Err(Errno::ETXTBSY),
+        _ => Ok(()),
+    }
+}
+
+/// Opens an interpreter of a script or a program, by a path that ends with NUL.
+fn open_interpreter(path: &[u8]) -> Result<Fd, Errno> {
+    match path {
+        // No name is the current directory's here.
+        [0, ..] => Err(Errno::EACCES),
+        _ => open_target(AT_FDCWD, path.as_ptr() as usize, 0),
     }
 }
 
@@ -110,6 +141,8 @@ struct Call {
     args: u64,
     /// The descriptor that the path begins with is closed by the time that an interpreter opens it.
     path_is_inaccessible: bool,
+    /// There is no path, only a descriptor.
+    by_descriptor: bool,
 }
 
 impl Call {
@@ -137,7 +170,7 @@ impl Call {
             return self.run_script(&mut head.0, depth);
         }
         let header = head.0.first_chunk().and_then(Header::of);
-        let Some(header) = header else {
+        let Some(header) = header.filter(|header| header.is_program()) else {
             return Errno::ENOEXEC;
         };
         match check_interpreter(header, fd) {
@@ -162,11 +195,7 @@ impl Call {
             self.push_string(&raw const head[arg] as usize);
         }
         self.push_string(name);
-        if c_str(name).is_empty() {
-            // No name is the current directory's here.
-            return Errno::EACCES;
-        }
-        match open_target(AT_FDCWD, name, 0) {
+        match open_interpreter(c_str_nul(name)) {
             Err(errno) => errno,
             Ok(fd) => {
                 let errno = self.run(fd, depth + 1);
@@ -176,7 +205,7 @@ impl Call {
         }
     }
 
-    /// Executes the boot memfd; the descriptor before it is the memfd with the start.
+    /// Executes the boot memfd; the descriptor before it is the pipe with the start.
     fn start(&mut self, program: Fd) -> Errno {
         let session = session_record();
         let strings = &self.parts[self.first..];
@@ -188,14 +217,17 @@ impl Call {
             program_fd: program.0 as u64,
             strings_len: strings_len as u64,
             args: self.args,
+            by_descriptor: u64::from(self.by_descriptor),
         };
         self.push(&raw const start as usize, size_of::<Start>());
-        let params = match sys::memfd() {
-            Ok(params) => params,
+        let (params, input) = match sys::pipe() {
+            Ok(ends) => ends,
             Err(errno) => return errno,
         };
         let whole = size_of::<Start>() + strings_len;
-        let errno = match sys::write_vector(params, &self.parts[self.first..]) {
+        let written = sys::write_vector(input, &self.parts[self.first..]);
+        sys::close(input);
+        let errno = match written {
             Ok(written) if written == whole => self.execute(program, params),
             Ok(_) => Errno::ENOMEM,
             Err(errno) => errno,
@@ -222,7 +254,7 @@ impl Call {
     }
 }
 
-/// Copies of the start's memfd and of the boot memfd with numbers that follow each other; the first may be `params`
+/// Copies of the start's pipe and of the boot memfd with numbers that follow each other; the first may be `params`
 /// itself.
 fn neighbours(params: Fd) -> Result<(Fd, Fd), Errno> {
     let boot_fd = Fd(session_record().boot_fd as usize);
@@ -281,11 +313,10 @@ fn check_interpreter(header: &Header, fd: Fd) -> Result<(), Errno> {
     const USUAL_PATH_MAX: usize = 256;
     let mut interp = (0, 0);
     let read = header.each_phdr(fd, &mut |phdr| {
-        let found = phdr.kind == elf::PT_INTERP;
-        if found {
-            interp = (phdr.offset, phdr.filesz);
+        if phdr.kind == elf::PT_INTERP && interp.1 == 0 {
+            interp = phdr.interp();
         }
-        !found
+        true
     });
     read.or(Err(Errno::ENOEXEC))?;
     if interp.1 == 0 || (USUAL_PATH_MAX + 1..=elf::PATH_MAX).contains(&interp.1) {
@@ -293,7 +324,7 @@ fn check_interpreter(header: &Header, fd: Fd) -> Result<(), Errno> {
     }
     let mut room = MaybeUninit::<[u8; USUAL_PATH_MAX]>::uninit();
     let path = elf::read_interpreter(fd, interp, &mut room)?;
-    let interpreter = open_target(AT_FDCWD, path.as_ptr() as usize, 0)?;
+    let interpreter = open_interpreter(path)?;
     let mut head = Head([0; size_of::<Header>()]);
     let read = sys::pread(interpreter, &mut head.0, 0);
     sys::close(interpreter);

@@ -41,6 +41,11 @@ fn record() -> &'static wire::Record {
     unsafe { &*((stub_base() + wire::RECORD as usize) as *const wire::Record) }
 }
 
+/// A program that cannot be loaded has never begun.
+fn end_program() -> ! {
+    sys::exit(error::CANNOT_RUN)
+}
+
 /// What messages call the program.
 fn program_name(_: &mut [u8; 16]) -> &[u8] {
     stack::record_str(record(), record().execfn)

@@ -1,13 +1,14 @@
 //! The stub of a session: what every program of it really executes first, and what keeps it in place then.
 //!
-//! On entry: the kernel has executed the boot memfd, as `/dev/fd/N`, as it executes any static program; N - 1 is a memfd
+//! On entry: the kernel has executed the boot memfd, as `/dev/fd/N`, as it executes any static program; N - 1 is a pipe
 //! with a [`Start`], which names the program's descriptor. Close-on-exec is done, signals, threads, timers and robust
 //! lists are reset, the stack holds argc, argv, envp and auxv. Nothing else may be assumed, not even that /proc is there.
 //!
 //! On exit: the program and its interpreter are mapped, the stack and what the kernel shows in /proc say what execve(2)
 //! would have said, every register is zero, and the three descriptors are closed. The resident memfd is mapped where the
 //! boot memfd was: one read-only, executable mapping, which is the handler of SIGSYS, to which the filter sends what must
-//! stay in place. If that cannot be, one line on standard error and exit status 126, as a shell would have it.
+//! stay in place. If that cannot be, one line on standard error and the end that the kernel gives to a program that it
+//! cannot load: SIGSEGV (exec.c bprm_execve(), past the point of no return).
 //!
 //! There is no writable data: no state is kept, of this program or of another.
 
@@ -63,48 +64,55 @@ fn program_name(comm: &mut [u8; 16]) -> &[u8] {
 /// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the strings that
 /// are put above it need, so the stub works below that.
 extern "C" fn working_stack(sp: usize) -> usize {
-    let room = match read_start(&Stack::parse(sp)) {
-        Some((_, start)) => stack::room_bytes(start.strings_len as usize, start.args as usize),
+    let start_bytes = match start_fd(&Stack::parse(sp)) {
+        Some(fd) => sys::readable_bytes(fd).min(size_of::<Start>() + STRINGS_MAX),
         None => 0,
     };
+    let room = stack::room_bytes(start_bytes, exec::ARGS_MAX);
     (sp - room - 128) & !15
 }
 
-/// The boot memfd's descriptor, and what the start says.
-fn read_start(stack: &Stack) -> Option<(usize, Start)> {
-    let boot = stack.executed_fd()?;
+/// The descriptor before the boot memfd's.
+fn start_fd(stack: &Stack) -> Option<Fd> {
+    stack.executed_fd()?.checked_sub(1).map(Fd)
+}
+
+/// What the start says, but for its strings.
+fn read_start(fd: Fd) -> Option<Start> {
     let mut start = Start::default();
     // SAFETY: any bytes are a Start; the slice is the whole of it.
     let bytes = unsafe {
         core::slice::from_raw_parts_mut((&raw mut start).cast::<u8>(), size_of::<Start>())
     };
-    let read = sys::pread(Fd(boot.checked_sub(1)?), bytes, 0).ok()?;
+    let read = sys::read(fd, bytes).ok()?;
     (read == size_of::<Start>()
         && start.magic == wire::SESSION_MAGIC
         && start.strings_len <= STRINGS_MAX as u64
-        && start.args <= start.strings_len)
-        .then_some((boot, start))
+        && start.args <= exec::ARGS_MAX as u64)
+        .then_some(start)
 }
 
 /// Called by `_start` on that stack, with the stack pointer that the kernel gave.
 extern "C" fn stub_main(sp: usize) -> ! {
     let mut stack = Stack::parse(sp);
     let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
-    let (boot, start) = read_start(&stack).unwrap_or_else(|| {
+    let not_started = || -> ! {
         fail_launcher(
             "the loader stub of a session is no program of its own",
             None,
         )
-    });
+    };
+    let params = start_fd(&stack).unwrap_or_else(|| not_started());
+    let start = read_start(params).unwrap_or_else(|| not_started());
     become_resident(&start);
-    let params = Fd(boot - 1);
     let mut room = MaybeUninit::<[u8; STRINGS_MAX]>::uninit();
-    let strings_len = start.strings_len as usize;
-    let strings = sys::pread_into(params, &mut room, strings_len, size_of::<Start>() as u64)
-        .unwrap_or_else(|errno| fail_launcher("pread of the start", Some(errno)));
+    let strings = sys::read_into(params, &mut room)
+        .unwrap_or_else(|errno| fail_launcher("read of the start", Some(errno)));
     sys::close(params);
-    sys::close(Fd(boot));
-    sigsys::install();
+    sys::close(Fd(params.0 + 1));
+    if !direct::filter(session_record()).is_empty() {
+        sigsys::install();
+    }
     if start.program_fd == wire::NO_PROGRAM {
         sigsys::install_filter();
         let (argv, envp) = stack.vectors();
@@ -113,17 +121,16 @@ extern "C" fn stub_main(sp: usize) -> ! {
         fail_exec(stack::c_str(path), errno)
     }
 
-    let path = last_string(strings);
-    sys::set_name(&comm(path));
     let program = Fd(start.program_fd as usize);
-    let loaded = elf::load(program, stack.sp, page);
+    set_comm(&start, last_string(strings), program);
+    let loaded = elf::load(program, stack.sp, page, elf::Role::Program);
     let (mut entry, mut interpreter_bias) = (loaded.entry, 0);
     if loaded.interp.1 != 0 {
         let mut room = MaybeUninit::<[u8; elf::PATH_MAX]>::uninit();
         let fd = elf::read_interpreter(program, loaded.interp, &mut room)
             .and_then(sys::open)
             .or_fail("its interpreter", &[]);
-        let interpreter = elf::load(fd, stack.sp, page);
+        let interpreter = elf::load(fd, stack.sp, page, elf::Role::Interpreter);
         sys::close(fd);
         (entry, interpreter_bias) = (interpreter.entry, interpreter.bias);
     }
@@ -153,6 +160,11 @@ extern "C" fn stub_main(sp: usize) -> ! {
         sys::keep_as(program, Fd(session_record().exe_fd as usize));
     }
     sys::close(program);
+    if direct::filter(session_record()).is_empty() {
+        // Nothing is trapped, so nobody will ever ask for the session's.
+        let session = session_record();
+        (session.first_fd..=session.last_fd).for_each(|number| sys::close(Fd(number as usize)));
+    }
     // SAFETY: (1) a range of no bytes is refused, and nothing is unmapped. (2) both are the loaded program's; the working
     // stack begins far below `sp`.
     unsafe { arch::enter(entry, stack.sp, 1, 0, 0) }
@@ -187,14 +199,34 @@ fn last_string(strings: &[u8]) -> &[u8] {
     whole.rsplit(|&byte| byte == 0).next().unwrap_or(whole)
 }
 
-/// `comm`: the last component of the path, at most 15 bytes.
-fn comm(path: &[u8]) -> [u8; 16] {
-    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+/// `comm`: the last component of the path, at most 15 bytes. For a program without a path it is its file's name since Linux
+/// 6.14 (exec.c begin_new_exec(), `comm_from_dentry`): a kernel that has it so has given the stub's.
+fn set_comm(start: &Start, path: &[u8], program: Fd) {
     let mut comm = [0; 16];
+    let mut room = MaybeUninit::<[u8; elf::PATH_MAX]>::uninit();
+    let mut path = path;
+    if start.by_descriptor != 0 && program_name(&mut comm).starts_with(b"memfd:") {
+        let shown = sys::path_of(program, &mut room);
+        if !shown.is_empty() {
+            path = shown.strip_suffix(b" (deleted)").unwrap_or(shown);
+        }
+    }
+    let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
+    comm = [0; 16];
     for (to, from) in comm.iter_mut().take(15).zip(name) {
         *to = *from;
     }
-    comm
+    sys::set_name(&comm);
+}
+
+/// A program that cannot be loaded ends as it would by the kernel.
+fn end_program() -> ! {
+    /// No user space has this page.
+    const KERNELS: usize = usize::MAX & !0xfff;
+    // SAFETY: nothing can be read there. Whatever is set for SIGSEGV, it is for the program that is gone, or the kernel
+    // forces the default.
+    unsafe { core::ptr::read_volatile(KERNELS as *const u8) };
+    sys::exit(error::CANNOT_RUN)
 }
 
 /// `PT_GNU_STACK` with `PF_X`: binfmt_elf.c `EXSTACK_ENABLE_X`.

@@ -11,33 +11,30 @@ use crate::sys::{self, Errno, Fd, SIGSET_BYTES, SigAction, SigSet};
 use crate::{exec, session_record, virtual_action, wire};
 
 pub const SIGSYS: usize = 31;
-const SA_SIGINFO: usize = 4;
-const SA_ONSTACK: usize = 0x0800_0000;
-const SA_NODEFER: usize = 0x4000_0000;
+pub const SA_SIGINFO: usize = 4;
+pub const SA_ONSTACK: usize = 0x0800_0000;
+pub const SA_NODEFER: usize = 0x4000_0000;
 const SIG_UNBLOCK: usize = 1;
 /// `si_code` of a trap by a filter.
-const SYS_SECCOMP: i32 = 1;
+pub const SYS_SECCOMP: i32 = 1;
 
 /// The start of `siginfo_t`.
 #[repr(C)]
 pub struct SigInfo {
     signo: i32,
     errno: i32,
-    code: i32,
+    pub code: i32,
 }
 
-/// Makes the handler SIGSYS's, and lets SIGSYS through: a trap while it is blocked kills the process.
+/// Makes the handler SIGSYS's, and lets SIGSYS through: a trap while it is blocked kills the process. The program before
+/// has it blocked just to say that it is ignored.
 pub fn install() {
-    let action = SigAction {
-        handler: handle as *const () as usize,
-        flags: SA_SIGINFO | SA_ONSTACK | SA_NODEFER | arch::SA_RESTORER,
-        #[cfg(not(target_arch = "riscv64"))]
-        restorer: arch::restorer(),
-        mask: SigSet::default(),
-    };
-    set_action(SIGSYS, &raw const action as usize, 0)
-        .unwrap_or_else(|errno| fail_launcher("rt_sigaction", Some(errno)));
+    let mut mask = SigSet::default();
+    let at = &raw mut mask as usize;
+    let _ = sys::sigprocmask(SIG_UNBLOCK, 0, at, SIGSET_BYTES);
     let set = SigSet::of(SIGSYS);
+    virtual_action::begin(mask.has(SIGSYS))
+        .unwrap_or_else(|errno| fail_launcher("rt_sigaction", Some(errno)));
     let _ = sys::sigprocmask(SIG_UNBLOCK, &raw const set as usize, 0, SIGSET_BYTES);
 }
 
@@ -83,15 +80,17 @@ pub fn install_filter() {
     answer.unwrap_or_else(|errno| fail_launcher("seccomp", Some(errno)));
 }
 
-extern "C" fn handle(signal: usize, info: &SigInfo, context: &mut Context) {
+/// Called by `arch::on_signal`. `kept` is what the kernel keeps for virtual_action.rs.
+#[unsafe(no_mangle)]
+extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, kept: usize) {
     if info.code != SYS_SECCOMP || info.errno != i32::from(wire::TRAP_DATA) {
-        return virtual_action::deliver(signal, info, context);
+        return virtual_action::deliver(signal, info, context, kept);
     }
     let args = &mut context.args();
     let answer = match context.number() {
         nr::MMAP => mmap(args),
-        nr::EXECVE => Err(exec::exec(sys::AT_FDCWD, args[0], args[1], args[2], 0)),
-        nr::EXECVEAT => Err(exec::exec(args[0], args[1], args[2], args[3], args[4])),
+        nr::EXECVE => exec([sys::AT_FDCWD, args[0], args[1], args[2], 0], kept),
+        nr::EXECVEAT => exec([args[0], args[1], args[2], args[3], args[4]], kept),
         nr::RT_SIGACTION => sigaction(args),
         nr::RT_SIGPROCMASK => sigprocmask(args, context),
         nr::RT_SIGSUSPEND => waiting(nr::RT_SIGSUSPEND, args, 0, 1),
@@ -109,6 +108,17 @@ extern "C" fn handle(signal: usize, info: &SigInfo, context: &mut Context) {
         Ok(value) => value,
         Err(errno) => (-(errno.0 as isize)).cast_unsigned(),
     });
+}
+
+fn exec(args: [usize; 5], kept: usize) -> Result<usize, Errno> {
+    let session = session_record();
+    // A program may have made them close-on-exec, with all that it has.
+    for fd in session.first_fd..=session.last_fd {
+        sys::keep_open_on_exec(Fd(fd as usize));
+    }
+    virtual_action::hand_down(kept);
+    let [dir, path, argv, envp, flags] = args;
+    Err(exec::exec(dir, path, argv, envp, flags))
 }
 
 fn mmap(args: &[usize; 6]) -> Result<usize, Errno> {

@@ -206,8 +206,14 @@ impl Stack {
     }
 }
 
-/// A string that somebody vouches for: the kernel put it there, or has just read it.
+/// A string that somebody vouches for: the kernel put it there, or has just read it. Without its NUL.
 pub fn c_str(at: usize) -> &'static [u8] {
+    let (_, string) = c_str_nul(at).split_last().unwrap_or((&0, &[]));
+    string
+}
+
+/// The same with its NUL.
+pub fn c_str_nul(at: usize) -> &'static [u8] {
     let start = at as *const u8;
     let mut len = 0;
     // SAFETY: the loop ends at the string's NUL; the slice is what it went over.
@@ -215,6 +221,6 @@ pub fn c_str(at: usize) -> &'static [u8] {
         while *start.add(len) != 0 {
             len += 1;
         }
-        core::slice::from_raw_parts(start, len)
+        core::slice::from_raw_parts(start, len + 1)
     }
 }

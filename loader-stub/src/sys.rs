@@ -14,12 +14,14 @@ impl Errno {
     pub const ENOENT: Self = Self(2);
     pub const EINTR: Self = Self(4);
     pub const EIO: Self = Self(5);
+    pub const E2BIG: Self = Self(7);
     pub const ENOEXEC: Self = Self(8);
     pub const ENOMEM: Self = Self(12);
     pub const EACCES: Self = Self(13);
     pub const EFAULT: Self = Self(14);
     pub const EEXIST: Self = Self(17);
     pub const EINVAL: Self = Self(22);
+    pub const ETXTBSY: Self = Self(26);
     /// The call is not in this kernel.
     pub const ENOSYS: Self = Self(38);
     pub const ELOOP: Self = Self(40);
@@ -149,11 +151,26 @@ pub fn open_at(dir: usize, path: usize, flags: usize) -> Result<Fd, Errno> {
     call(nr::OPENAT, [dir, path, flags, 0, 0, 0]).map(Fd)
 }
 
-/// Opens the file of a descriptor again, read-only, with the caller's own rights.
-pub fn reopen(fd: Fd) -> Result<Fd, Errno> {
+/// Where /proc shows a descriptor.
+fn fd_path(fd: Fd) -> [u8; 26] {
     let mut path = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
     decimal(fd.0, &mut path[14..]);
-    open(&path)
+    path
+}
+
+/// Opens the file of a descriptor again, read-only, with the caller's own rights.
+pub fn reopen(fd: Fd) -> Result<Fd, Errno> {
+    open(&fd_path(fd))
+}
+
+/// The path of a descriptor's file, or as much of it as there is room for; nothing without /proc. readlinkat(2).
+pub fn path_of<const N: usize>(fd: Fd, room: &mut MaybeUninit<[u8; N]>) -> &[u8] {
+    let path = fd_path(fd);
+    let to = room.as_mut_ptr().cast::<u8>();
+    let args = [AT_FDCWD, path.as_ptr() as usize, to as usize, N, 0, 0];
+    let len = call(nr::READLINKAT, args).unwrap_or(0);
+    // SAFETY: the kernel has written as many.
+    unsafe { core::slice::from_raw_parts(to, len) }
 }
 
 /// Writes a number in decimal digits, and returns how many.
@@ -169,6 +186,46 @@ pub fn decimal(mut value: usize, to: &mut [u8]) -> usize {
         value /= 10;
     }
     len
+}
+
+/// read(2): the same as pread, of what comes next.
+pub fn read(fd: Fd, to: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: (1) the buffer is the caller's.
+    unsafe { read_on(fd, to.as_mut_ptr(), to.len()) }
+}
+
+/// The same, into a buffer that is not initialized. Returns what was read.
+pub fn read_into<const N: usize>(fd: Fd, to: &mut MaybeUninit<[u8; N]>) -> Result<&[u8], Errno> {
+    let start = to.as_mut_ptr().cast::<u8>();
+    // SAFETY: (1) the buffer is the caller's; what was read is initialized.
+    unsafe {
+        let read = read_on(fd, start, N)?;
+        Ok(core::slice::from_raw_parts(start, read))
+    }
+}
+
+/// # Safety
+/// 1. `len` bytes at `to` must be nobody else's.
+unsafe fn read_on(fd: Fd, to: *mut u8, len: usize) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < len {
+        match call(nr::READ, [fd.0, to as usize + done, len - done, 0, 0, 0]) {
+            Ok(0) => break,
+            Ok(more) => done += more,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+/// How many bytes are in a pipe: ioctl(2) `FIONREAD`; none if it is no pipe.
+pub fn readable_bytes(fd: Fd) -> usize {
+    const FIONREAD: usize = 0x541b;
+    let mut bytes = 0_i32;
+    let to = &raw mut bytes as usize;
+    let answer = call(nr::IOCTL, [fd.0, FIONREAD, to, 0, 0, 0]);
+    answer.map_or(0, |_| bytes as usize)
 }
 
 /// pread(2): how many bytes there were, up to the buffer's length.
@@ -224,16 +281,12 @@ pub fn write_vector(fd: Fd, parts: &[IoVec]) -> Result<usize, Errno> {
     )
 }
 
-/// memfd_create(2), close-on-exec.
-pub fn memfd() -> Result<Fd, Errno> {
-    const MFD_CLOEXEC: usize = 1;
-    /// Linux 6.3.
-    const MFD_NOEXEC_SEAL: usize = 8;
-    let name = c"xip-start".as_ptr() as usize;
-    let create = |flags| call(nr::MEMFD_CREATE, [name, flags, 0, 0, 0, 0]);
-    create(MFD_CLOEXEC | MFD_NOEXEC_SEAL)
-        .or_else(|_| create(MFD_CLOEXEC))
-        .map(Fd)
+/// pipe2(2), close-on-exec, that never waits: the end to read from and the end to write to.
+pub fn pipe() -> Result<(Fd, Fd), Errno> {
+    let mut ends = [0_u32; 2];
+    let to = ends.as_mut_ptr() as usize;
+    call(nr::PIPE2, [to, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0])?;
+    Ok((Fd(ends[0] as usize), Fd(ends[1] as usize)))
 }
 
 fn fcntl(fd: Fd, operation: usize, arg: usize) -> Result<usize, Errno> {
@@ -245,9 +298,9 @@ pub fn dup_from(fd: Fd, least: usize) -> Result<Fd, Errno> {
     fcntl(fd, 0, least).map(Fd)
 }
 
-/// dup3(2), close-on-exec.
+/// dup3(2).
 pub fn keep_as(fd: Fd, number: Fd) {
-    let _ = call(nr::DUP3, [fd.0, number.0, O_CLOEXEC, 0, 0, 0]);
+    let _ = call(nr::DUP3, [fd.0, number.0, 0, 0, 0, 0]);
 }
 
 /// Is the descriptor close-on-exec? fcntl(2) `F_GETFD`.
@@ -291,12 +344,27 @@ pub fn exec_at(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) 
     }
 }
 
+/// Linux 6.14: judge, do not execute.
+const AT_EXECVE_CHECK: usize = 0x10000;
+
+/// The kernel's verdict on executing an open file with these vectors, as far as it goes without reading the file; EINVAL
+/// from kernels that give none.
+pub fn check_exec(fd: Fd, argv: usize, envp: usize) -> Errno {
+    let empty = c"".as_ptr() as usize;
+    exec_at(fd.0, empty, argv, envp, AT_EMPTY_PATH | AT_EXECVE_CHECK)
+}
+
+/// The same for flags that are not those of an execution: the kernel judges them too.
+pub fn check_exec_at(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> Errno {
+    exec_at(dir, path, argv, envp, flags | AT_EXECVE_CHECK)
+}
+
 /// Bytes of a signal set, as the kernel counts them.
 pub const SIGSET_BYTES: usize = 8;
 
 /// `sigset_t`, the kernel's: a bit for each signal.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub struct SigSet(pub [u32; 2]);
 
 impl SigSet {
@@ -307,6 +375,16 @@ impl SigSet {
         set
     }
 
+    /// Is a signal in it?
+    pub fn has(self, signal: usize) -> bool {
+        self.0[(signal - 1) / 32] & 1 << ((signal - 1) % 32) != 0
+    }
+
+    /// Is there no signal in it?
+    pub fn is_empty(self) -> bool {
+        self.0 == [0, 0]
+    }
+
     /// Without a signal.
     pub fn remove(&mut self, signal: usize) {
         self.0[(signal - 1) / 32] &= !(1 << ((signal - 1) % 32));
@@ -315,7 +393,7 @@ impl SigSet {
 
 /// `struct sigaction`, the kernel's.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub struct SigAction {
     pub handler: usize,
     pub flags: usize,
@@ -338,16 +416,6 @@ pub fn getpid() -> usize {
 pub fn kill_self(signal: usize) {
     let tid = call(nr::GETTID, [0; 6]).unwrap_or(0);
     let _ = call(nr::TGKILL, [getpid(), tid, signal, 0, 0, 0]);
-}
-
-/// Is there a mapping at a page? mincore(2).
-pub fn is_mapped(page: usize) -> bool {
-    let mut resident = [0_u8];
-    call(
-        nr::MINCORE,
-        [page, 1, resident.as_mut_ptr() as usize, 0, 0, 0],
-    )
-    .is_ok()
 }
 
 /// close(2).

@@ -227,7 +227,7 @@ pub struct Run {
     pub image_at: u32,
 }
 
-/// What one program is started with: the contents of a small memfd at descriptor N - 1, where N is the boot memfd's
+/// What one program is started with: the contents of a pipe, descriptor N - 1, where N is the boot memfd's
 /// (`AT_EXECFN` says `/dev/fd/N`). Strings follow, each with its NUL: [`Start::args`] of them are what scripts put in the
 /// place of argv\[0\]; the last one, always there, is the path that was executed.
 #[repr(C)]
@@ -246,6 +246,8 @@ pub struct Start {
     pub strings_len: u64,
     /// How many of them replace argv\[0\]; none but for scripts.
     pub args: u64,
+    /// 1 if the program was named by nothing but a descriptor: `comm` is its file's name, where the kernel has it so.
+    pub by_descriptor: u64,
 }
 
 /// See [`Start::program_fd`].

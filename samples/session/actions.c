@@ -240,9 +240,9 @@ static void shared(const char *scenario) {
     if (child == 0) {
         struct action old, ignore = {.handler = SIG_IGN};
         action_call(SIGUSR1, &ignore, &old);
-        int right = old.handler == second && old.mask == BIT(SIGSYS);
+        int right = old.handler == second && same_mask(old.mask, BIT(SIGSYS));
         action_call(SIGSYS, &ignore, &old);
-        _exit(right && old.handler == second && old.mask == BIT(SIGSYS) ? 0 : 1);
+        _exit(right && old.handler == second && same_mask(old.mask, BIT(SIGSYS)) ? 0 : 1);
     }
     const char *end = awaited(child);
     action_call(SIGUSR1, NULL, &now[0]);

@@ -55,9 +55,10 @@ static const uint64_t some_masks[] = {0, ALL_SIGNALS, BIT(SIGSYS)};
 #define EACH_MASK(mask) \
     for (volatile size_t at = 0; at < 3; at++)                                                                         \
         for (volatile uint64_t mask = some_masks[at], once = 1; once; once = 0)
+static const char *mask_name(uint64_t mask) { return mask == 0 ? "nothing" : mask == ALL_SIGNALS ? "all" : "SYS"; }
 static const char *with_mask(const char *scenario, uint64_t mask) {
     static char name[256];
-    snprintf(name, sizeof name, "%s with %016lx", scenario, mask);
+    snprintf(name, sizeof name, "%s with %s blocked", scenario, mask_name(mask));
     return name;
 }
 
@@ -70,7 +71,7 @@ static void forks(const char *scenario) {
         prepare(mask);
         pid_t child = fork();
         if (child == 0) {
-            int right = mask_now() == (mask & ~(BIT(SIGKILL) | BIT(SIGSTOP))) && !strcmp(handler_name(SIGSYS), "caught");
+            int right = same_mask(mask_now(), mask & ~(BIT(SIGKILL) | BIT(SIGSTOP))) && !strcmp(handler_name(SIGSYS), "caught");
             signal(SIGSYS, SIG_IGN);
             mask_set(BIT(SIGUSR2));
             _exit(!right + 2 * mapped_in_child());
@@ -135,7 +136,7 @@ static void spawns(const char *scenario) {
     EACH_MASK(mask) {
         for (int way = 0; way < 4; way++) {
             char name[128];
-            snprintf(name, sizeof name, "%s with %016lx, %s", scenario, mask,
+            snprintf(name, sizeof name, "%s with %s blocked, %s", scenario, mask_name(mask),
                      (const char *[]){"nothing set", "default set", "mask set", "both set"}[way]);
             posix_spawnattr_t attributes;
             posix_spawn_file_actions_t actions;
@@ -359,7 +360,7 @@ static void *waits(void *go_on) {
     mask_set(all);
     while (!__atomic_load_n((int *)go_on, __ATOMIC_ACQUIRE))
         mapped_in_child();
-    return (void *)(long)(getuid() == 65534 && mask_now() == (all & ~(BIT(SIGKILL) | BIT(SIGSTOP))));
+    return (void *)(long)(getuid() == 65534 && same_mask(mask_now(), all & ~(BIT(SIGKILL) | BIT(SIGSTOP))));
 }
 static void new_user(const char *scenario) {
     pthread_t all[4];

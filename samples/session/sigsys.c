@@ -203,7 +203,8 @@ static void suspended(const char *scenario) {
     raise(SIGSYS);
     uint64_t mask = BIT(SIGUSR1);
     int early = runs;
-    long result = RAW(SYS_rt_sigsuspend, &mask, 8);
+    // What has come early comes no more.
+    long result = early ? 0 : RAW(SYS_rt_sigsuspend, &mask, 8);
     line(scenario, "%d early, %s, %d at last, mask %016lx saved %016lx, after %016lx", early, err(result), runs, mask_in, saved,
          mask_now());
 }

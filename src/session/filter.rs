@@ -174,12 +174,6 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
             errno(libc::EBADF),
         ]
     };
-    let mut set_fd = vec![
-        load(arg(1).0),
-        jump(JUMP_EQUAL, libc::F_SETFD.cast_unsigned(), 1, 0),
-        answer(ALLOW),
-    ];
-    set_fd.extend(keep(0));
     let mut unblock = vec![
         load(arg(0).0),
         jump(JUMP_EQUAL, SIG_UNBLOCK, 0, 1),
@@ -204,7 +198,6 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
         (libc::SYS_rt_sigprocmask, unblock),
         (libc::SYS_rt_sigaction, sigaction),
         (libc::SYS_close, keep(0)),
-        (FCNTL, set_fd),
         (libc::SYS_execve, trap()),
         (libc::SYS_execveat, trap()),
         (libc::SYS_close_range, trap()),
@@ -244,10 +237,6 @@ const SYS_PPOLL_TIME64: libc::c_long = 414;
 const MMAP: libc::c_long = libc::SYS_mmap2;
 #[cfg(not(target_arch = "arm"))]
 const MMAP: libc::c_long = libc::SYS_mmap;
-#[cfg(target_arch = "arm")]
-const FCNTL: libc::c_long = libc::SYS_fcntl64;
-#[cfg(not(target_arch = "arm"))]
-const FCNTL: libc::c_long = libc::SYS_fcntl;
 
 #[cfg(test)]
 mod tests {
@@ -328,11 +317,7 @@ mod tests {
             call(libc::SYS_dup3, [3, 1001, 0, 0, 0, 0]),
             errno(libc::EBADF)
         );
-        assert_eq!(call(FCNTL, [1001, 2, 1, 0, 0, 0]), errno(libc::EBADF));
-        assert_eq!(call(FCNTL, [1001, 1, 0, 0, 0, 0]), ALLOW);
-        assert_eq!(call(FCNTL, [5, 2, 1, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_close, [1004, 0, 0, 0, 0, 0]), ALLOW);
-        assert_eq!(call(FCNTL, [1004, 2, 1, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_clone3, [0; 6]), errno(libc::ENOSYS));
         assert_eq!(call(libc::SYS_ppoll, [0; 6]), ALLOW);
         assert_eq!(call(libc::SYS_ppoll, [0, 0, 0, 0x1000, 8, 0]), TRAP);

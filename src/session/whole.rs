@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
+use rustix::pipe::PipeFlags;
 use rustix::process::{Resource, getrlimit};
 
 use super::filter::{self, filter};
@@ -132,6 +133,8 @@ fn try_begin(
     };
     let (resident, resident_len) = resident_memfd(image, session, begin)?;
     for (fd, number) in [
+        // Nobody's yet, and no program's to be given by open(2).
+        (boot.try_clone().map_err(no_descriptor)?.into(), exe_fd),
         (descriptor.fd, image_fd),
         (resident.into(), resident_fd),
         (boot.try_clone().map_err(no_descriptor)?.into(), boot_fd),
@@ -147,10 +150,14 @@ fn try_begin(
         program_fd: wire::NO_PROGRAM,
         strings_len: strings.len() as u64,
         args: 0,
+        by_descriptor: 0,
     };
     let start = [sys::bytes_of(&start), strings.as_slice()].concat();
-    let start = memfd::sealed(b"start", &[(0, start)])?;
-    let boot = start_descriptors(start, &boot)?;
+    let boot = start_descriptors(pipe_with(&start)?, &boot)?;
+    if begin.stay {
+        // As every program of a session is told: loader-stub/src/virtual_action.rs.
+        sys::block_if_ignored(libc::SIGSYS);
+    }
     let err = sys::execveat(boot.as_fd(), &begin.argv);
     let hint = match err.raw_os_error() {
         Some(libc::E2BIG) => ": the arguments and the environment are too long (execve(2))",
@@ -200,8 +207,18 @@ fn inherit(fd: OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// The start's memfd and the boot memfd at two numbers, one behind the other. Returns the boot memfd's.
-fn start_descriptors(start: File, boot: &File) -> Result<OwnedFd> {
+/// A pipe with some bytes in it, fewer than a pipe has room for.
+fn pipe_with(bytes: &[u8]) -> Result<OwnedFd> {
+    let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+    let (read, write) = rustix::pipe::pipe_with(flags).map_err(no_descriptor)?;
+    match rustix::io::write(&write, bytes) {
+        Ok(written) if written == bytes.len() => Ok(read),
+        _ => Err(Error::failed("a pipe has no room for the path")),
+    }
+}
+
+/// The start's pipe and the boot memfd at two numbers, one behind the other. Returns the boot memfd's.
+fn start_descriptors(start: OwnedFd, boot: &File) -> Result<OwnedFd> {
     let mut least = START_FD_MIN;
     loop {
         let before = rustix::io::fcntl_dupfd_cloexec(&start, least).map_err(no_descriptor)?;
@@ -216,7 +233,7 @@ fn start_descriptors(start: File, boot: &File) -> Result<OwnedFd> {
 }
 
 /// Nothing but the stub.
-fn boot_memfd() -> Result<File> {
+pub(super) fn boot_memfd() -> Result<File> {
     let segment = Segment {
         flags: R | X,
         at: 0,

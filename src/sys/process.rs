@@ -26,7 +26,7 @@ pub fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
 }
 
 /// clone(2) as fork(2), but without a signal to the parent when the child ends.
-fn fork_silently() -> io::Result<libc::pid_t> {
+pub(super) fn fork_silently() -> io::Result<libc::pid_t> {
     // SAFETY: with every argument 0 it copies the process, as fork(2) does; xip-run has one thread, so that no lock of
     // the C library is held by a thread that the child does not have.
     match unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) } {
@@ -35,7 +35,7 @@ fn fork_silently() -> io::Result<libc::pid_t> {
     }
 }
 
-fn exit_now(code: i32) -> ! {
+pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return, and runs nothing of the process that this one was copied from.
     unsafe { libc::_exit(code) }
 }
@@ -138,5 +138,21 @@ fn close_range(first: RawFd, last: RawFd) {
     for fd in first..=last.min(limit.min(1 << 20)) {
         // SAFETY: as above.
         unsafe { libc::close(fd) };
+    }
+}
+
+/// Blocks a signal if it is ignored, else lets it through, in this thread.
+pub fn block_if_ignored(signal: i32) {
+    // SAFETY: both are numbers and pointers, for which zero is a value; the kernel reads and writes what is here.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action);
+        libc::sigaddset(&raw mut set, signal);
+        let how = match action.sa_sigaction {
+            libc::SIG_IGN => libc::SIG_BLOCK,
+            _ => libc::SIG_UNBLOCK,
+        };
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
     }
 }

@@ -44,7 +44,8 @@ def main():
 
     print(asyncio.run(both()))
 
-    got = queue.Queue()
+    # Of all threads the one that waits gets it: its wait is interrupted.
+    got = queue.SimpleQueue()
     signal.signal(signal.SIGUSR1, lambda number, frame: got.put(number))
     threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1)).start()
     print(signal.Signals(got.get(timeout=10)).name)

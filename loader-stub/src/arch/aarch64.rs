@@ -2,20 +2,24 @@
 
 use core::arch::{asm, naked_asm};
 
-use crate::sys::SigSet;
+use crate::sys::{SigAction, SigSet};
 
 /// Linux system call numbers: include/uapi/asm-generic/unistd.h.
 pub mod nr {
     pub const EPOLL_PWAIT: usize = 22;
     pub const DUP3: usize = 24;
     pub const FCNTL: usize = 25;
+    pub const IOCTL: usize = 29;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
+    pub const PIPE2: usize = 59;
+    pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const WRITEV: usize = 66;
     pub const PREAD64: usize = 67;
     pub const PSELECT6: usize = 72;
     pub const PPOLL: usize = 73;
+    pub const READLINKAT: usize = 78;
     pub const PERSONALITY: usize = 92;
     pub const EXIT_GROUP: usize = 94;
     pub const TGKILL: usize = 131;
@@ -30,10 +34,8 @@ pub mod nr {
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const MPROTECT: usize = 226;
-    pub const MINCORE: usize = 232;
     pub const SECCOMP: usize = 277;
     pub const GETRANDOM: usize = 278;
-    pub const MEMFD_CREATE: usize = 279;
     pub const EXECVEAT: usize = 281;
     pub const STATX: usize = 291;
     pub const IO_PGETEVENTS: usize = 292;
@@ -218,10 +220,49 @@ impl Context {
     }
 }
 
-/// sigaction(2) flag: none, the kernel knows where a handler returns to (the vdso).
-pub const SA_RESTORER: usize = 0;
+/// The highest number that the kernel can be given to keep.
+pub const KEPT_MAX: usize = 63;
 
-/// No code of the stub.
-pub fn restorer() -> usize {
-    0
+/// SIGSYS's action for the kernel: `on_signal`, which passes `kept`. The kernel keeps that where the address of the code that
+/// a handler returns to belongs, which `on_signal` does not return to.
+pub fn action_with(kept: usize, flags: usize) -> SigAction {
+    const SA_RESTORER: usize = 0x0400_0000;
+    SigAction {
+        handler: on_signal_address(),
+        flags: flags | SA_RESTORER,
+        restorer: kept,
+        mask: SigSet::default(),
+    }
+}
+
+/// What was passed to `action_with`.
+pub fn kept_of(action: &SigAction) -> usize {
+    action.restorer
+}
+
+/// Address of `on_signal`.
+fn on_signal_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("adr {at}, {on_signal}", at = out(reg) at, on_signal = sym on_signal, options(nomem, nostack))
+    };
+    at
+}
+
+unsafe extern "C" {
+    /// sigsys.rs: the session's handler.
+    fn on_sigsys();
+}
+
+/// Where the kernel starts the handler, whose fourth argument is where the return address would be, and rt_sigreturn(2).
+#[unsafe(naked)]
+unsafe extern "C" fn on_signal() -> ! {
+    naked_asm!(
+        "mov x3, x30",
+        "bl {on_sigsys}",
+        "mov x8, #139",
+        "svc #0",
+        on_sigsys = sym on_sigsys,
+    )
 }

@@ -2,14 +2,16 @@
 
 use core::arch::{asm, naked_asm};
 
-use crate::sys::SigSet;
+use crate::sys::{SigAction, SigSet};
 
 /// Linux system call numbers: arch/arm/tools/syscall.tbl.
 pub mod nr {
+    pub const READ: usize = 3;
     pub const WRITE: usize = 4;
     pub const CLOSE: usize = 6;
     pub const EXECVE: usize = 11;
     pub const GETPID: usize = 20;
+    pub const IOCTL: usize = 54;
     pub const MUNMAP: usize = 91;
     pub const MPROTECT: usize = 125;
     pub const PERSONALITY: usize = 136;
@@ -20,9 +22,10 @@ pub mod nr {
     pub const RT_SIGPROCMASK: usize = 175;
     pub const RT_SIGSUSPEND: usize = 179;
     pub const PREAD64: usize = 180;
+    pub const READLINKAT: usize = 332;
+    pub const PIPE2: usize = 359;
     /// mmap2: its offset counts 4096 bytes, whatever the page size.
     pub const MMAP: usize = 192;
-    pub const MINCORE: usize = 219;
     pub const FCNTL: usize = 221;
     pub const GETTID: usize = 224;
     pub const EXIT_GROUP: usize = 248;
@@ -34,7 +37,6 @@ pub mod nr {
     pub const DUP3: usize = 358;
     pub const SECCOMP: usize = 383;
     pub const GETRANDOM: usize = 384;
-    pub const MEMFD_CREATE: usize = 385;
     pub const EXECVEAT: usize = 387;
     pub const STATX: usize = 397;
     pub const PSELECT6_TIME64: usize = 413;
@@ -230,10 +232,39 @@ impl Context {
     }
 }
 
-/// sigaction(2) flag: none, the kernel knows where a handler returns to (the vdso).
-pub const SA_RESTORER: usize = 0;
+/// The highest number that the kernel can be given to keep.
+pub const KEPT_MAX: usize = 63;
 
-/// No code of the stub.
-pub fn restorer() -> usize {
-    0
+/// SIGSYS's action for the kernel: `on_signal`, which passes `kept`. The kernel keeps that where the address of the code that
+/// a handler returns to belongs, which `on_signal` does not return to.
+pub fn action_with(kept: usize, flags: usize) -> SigAction {
+    const SA_RESTORER: usize = 0x0400_0000;
+    SigAction {
+        handler: address_of!(on_signal),
+        flags: flags | SA_RESTORER,
+        restorer: kept,
+        mask: SigSet::default(),
+    }
+}
+
+/// What was passed to `action_with`.
+pub fn kept_of(action: &SigAction) -> usize {
+    action.restorer
+}
+
+unsafe extern "C" {
+    /// sigsys.rs: the session's handler.
+    fn on_sigsys();
+}
+
+/// Where the kernel starts the handler, whose fourth argument is where the return address would be, and rt_sigreturn(2).
+#[unsafe(naked)]
+unsafe extern "C" fn on_signal() -> ! {
+    naked_asm!(
+        "mov r3, lr",
+        "bl {on_sigsys}",
+        "mov r7, #173",
+        "svc #0",
+        on_sigsys = sym on_sigsys,
+    )
 }

@@ -2,20 +2,24 @@
 
 use core::arch::{asm, naked_asm};
 
-use crate::sys::SigSet;
+use crate::sys::{SigAction, SigSet};
 
 /// Linux system call numbers: include/uapi/asm-generic/unistd.h.
 pub mod nr {
     pub const EPOLL_PWAIT: usize = 22;
     pub const DUP3: usize = 24;
     pub const FCNTL: usize = 25;
+    pub const IOCTL: usize = 29;
     pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
+    pub const PIPE2: usize = 59;
+    pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const WRITEV: usize = 66;
     pub const PREAD64: usize = 67;
     pub const PSELECT6: usize = 72;
     pub const PPOLL: usize = 73;
+    pub const READLINKAT: usize = 78;
     pub const PERSONALITY: usize = 92;
     pub const EXIT_GROUP: usize = 94;
     pub const TGKILL: usize = 131;
@@ -30,10 +34,8 @@ pub mod nr {
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const MPROTECT: usize = 226;
-    pub const MINCORE: usize = 232;
     pub const SECCOMP: usize = 277;
     pub const GETRANDOM: usize = 278;
-    pub const MEMFD_CREATE: usize = 279;
     pub const EXECVEAT: usize = 281;
     pub const STATX: usize = 291;
     pub const IO_PGETEVENTS: usize = 292;
@@ -208,5 +210,60 @@ impl Context {
     }
 }
 
-/// sigaction(2) flag: none, the kernel knows where a handler returns to (the vdso).
-pub const SA_RESTORER: usize = 0;
+/// The highest number that the kernel can be given to keep.
+pub const KEPT_MAX: usize = 63;
+
+/// SIGSYS's action for the kernel: one of the entries of `on_signal`, which passes `kept`. (The kernel keeps no address that
+/// a handler returns to, in whose place `kept` could be.)
+pub fn action_with(kept: usize, flags: usize) -> SigAction {
+    SigAction {
+        handler: on_signal_address() + 4 * kept,
+        flags,
+        mask: SigSet::default(),
+    }
+}
+
+/// What was passed to `action_with`; 0 for an action that is not the handler.
+pub fn kept_of(action: &SigAction) -> usize {
+    match action.handler.wrapping_sub(on_signal_address()) / 4 {
+        kept @ ..=KEPT_MAX => kept,
+        _ => 0,
+    }
+}
+
+/// Address of `on_signal`.
+fn on_signal_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("lla {at}, {on_signal}", at = out(reg) at, on_signal = sym on_signal, options(nomem, nostack))
+    };
+    at
+}
+
+unsafe extern "C" {
+    /// sigsys.rs: the session's handler.
+    fn on_sigsys();
+}
+
+/// Where the kernel starts the handler, whose fourth argument is the entry's number. It returns to the vdso.
+#[unsafe(naked)]
+unsafe extern "C" fn on_signal() -> ! {
+    naked_asm!(
+        ".option push",
+        ".option norvc",
+        ".rept {entries}",
+        "jal t0, 2f",
+        ".endr",
+        ".option pop",
+        "2:",
+        "lla t1, {this}",
+        "sub a3, t0, t1",
+        "srli a3, a3, 2",
+        "addi a3, a3, -1",
+        "tail {on_sigsys}",
+        entries = const KEPT_MAX + 1,
+        this = sym on_signal,
+        on_sigsys = sym on_sigsys,
+    )
+}

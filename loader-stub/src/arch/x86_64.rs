@@ -2,10 +2,11 @@
 
 use core::arch::{asm, naked_asm};
 
-use crate::sys::SigSet;
+use crate::sys::{SigAction, SigSet};
 
 /// Linux system call numbers: arch/x86/entry/syscalls/syscall_64.tbl.
 pub mod nr {
+    pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
     pub const MMAP: usize = 9;
@@ -13,10 +14,10 @@ pub mod nr {
     pub const MUNMAP: usize = 11;
     pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
+    pub const IOCTL: usize = 16;
     pub const PREAD64: usize = 17;
     pub const WRITEV: usize = 20;
     pub const MREMAP: usize = 25;
-    pub const MINCORE: usize = 27;
     pub const GETPID: usize = 39;
     pub const EXECVE: usize = 59;
     pub const FCNTL: usize = 72;
@@ -27,13 +28,14 @@ pub mod nr {
     pub const EXIT_GROUP: usize = 231;
     pub const TGKILL: usize = 234;
     pub const OPENAT: usize = 257;
+    pub const READLINKAT: usize = 267;
     pub const PSELECT6: usize = 270;
     pub const PPOLL: usize = 271;
     pub const EPOLL_PWAIT: usize = 281;
     pub const DUP3: usize = 292;
+    pub const PIPE2: usize = 293;
     pub const SECCOMP: usize = 317;
     pub const GETRANDOM: usize = 318;
-    pub const MEMFD_CREATE: usize = 319;
     pub const EXECVEAT: usize = 322;
     pub const STATX: usize = 332;
     pub const IO_PGETEVENTS: usize = 333;
@@ -244,21 +246,57 @@ impl Context {
     }
 }
 
-/// sigaction(2) flag: the kernel wants a restorer.
-pub const SA_RESTORER: usize = 0x0400_0000;
+/// The highest number that the kernel can be given to keep.
+pub const KEPT_MAX: usize = 63;
 
-/// Address of the code that a handler returns to.
-pub fn restorer() -> usize {
+/// SIGSYS's action for the kernel: `on_signal`, which passes `kept`. The kernel keeps that where the address of the code that
+/// a handler returns to belongs, which `on_signal` does not return to.
+pub fn action_with(kept: usize, flags: usize) -> SigAction {
+    const SA_RESTORER: usize = 0x0400_0000;
+    SigAction {
+        handler: on_signal_address(),
+        flags: flags | SA_RESTORER,
+        restorer: kept,
+        mask: SigSet::default(),
+    }
+}
+
+/// What was passed to `action_with`.
+pub fn kept_of(action: &SigAction) -> usize {
+    action.restorer
+}
+
+/// Address of `on_signal`.
+fn on_signal_address() -> usize {
     let at: usize;
     // SAFETY: computes an address.
     unsafe {
-        asm!("lea {at}, [rip + {restore}]", at = out(reg) at, restore = sym restore, options(nomem, nostack))
+        asm!("lea {at}, [rip + {on_signal}]", at = out(reg) at, on_signal = sym on_signal, options(nomem, nostack))
     };
     at
 }
 
-/// rt_sigreturn(2).
+unsafe extern "C" {
+    /// sigsys.rs: the session's handler.
+    fn on_sigsys();
+}
+
+/// Where the kernel starts the handler, whose fourth argument lies where the return address would, and rt_sigreturn(2). On a
+/// shadow stack too it would have been popped.
 #[unsafe(naked)]
-unsafe extern "C" fn restore() -> ! {
-    naked_asm!("mov eax, 15", "syscall")
+unsafe extern "C" fn on_signal() -> ! {
+    naked_asm!(
+        "pop rcx",
+        "call {on_sigsys}",
+        "xor eax, eax",
+        "rdsspq rax",
+        "test eax, eax",
+        "jz 2f",
+        "mov eax, 1",
+        "incsspq rax",
+        "2:",
+        "mov eax, 15",
+        "syscall",
+        on_sigsys = sym on_sigsys,
+    )
 }

@@ -70,13 +70,13 @@ fn look(path: &Path, page: u64) -> Option<Native> {
     let mut running = run(path)?;
     let proc = format!("/proc/{}", running.0.id());
     // The parent of a vfork goes on when the old address space is left, before the new one is complete. The numbers
-    // are set last.
+    // are set last, one after the other; none is zero.
     let stat = loop {
         if running.0.try_wait().ok()?.is_some() {
             return None;
         }
         match stat(&proc, [26, 27, 45, 46])? {
-            [.., 0] => std::thread::yield_now(),
+            stat if stat.contains(&0) => std::thread::yield_now(),
             stat => break stat,
         }
     };
