@@ -49,7 +49,7 @@ pub fn in_child<E: Display>(run: impl FnOnce() -> Result<(), E>) -> io::Result<E
     let mut status = 0;
     let waited = loop {
         // SAFETY: `status` is written to, nothing else.
-        match unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::__WALL) } {
+        match unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } {
             -1 => match io::Error::last_os_error() {
                 err if err.kind() == io::ErrorKind::Interrupted => {}
                 err => break Err(err),
