@@ -65,7 +65,11 @@ fn main() {
             .args([
                 "-Cforce-unwind-tables=no",
                 "-Crelocation-model=pic",
-                "-Ctarget-feature=-crt-static",
+                // Atomics of their own for new machines would ask the C library which this is.
+                match arch.as_str() {
+                    "aarch64" => "-Ctarget-feature=-crt-static,-outline-atomics",
+                    _ => "-Ctarget-feature=-crt-static",
+                },
             ])
             .args([
                 "-Clinker=rust-lld",
