@@ -84,7 +84,8 @@ pub fn install_filter() {
     answer.unwrap_or_else(|errno| fail_launcher("seccomp", Some(errno)));
 }
 
-/// Called by `arch::on_signal`. `kept` is what the kernel keeps for virtual_action.rs.
+/// Called by `arch::on_signal`. `kept` is what the kernel keeps for virtual_action.rs. What it calls is not inlined: the stack
+/// may be small, and each takes its own only.
 #[unsafe(no_mangle)]
 extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, kept: usize) {
     let trapped = info.code == SYS_SECCOMP && info.errno == i32::from(wire::TRAP_DATA);
@@ -102,8 +103,14 @@ extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, ke
     let args = &mut context.args();
     let answer = match context.number() {
         nr::MMAP => mmap(args),
-        nr::EXECVE => exec([sys::AT_FDCWD, args[0], args[1], args[2], 0], kept),
-        nr::EXECVEAT => exec([args[0], args[1], args[2], args[3], args[4]], kept),
+        nr::EXECVE => {
+            prepare_exec(kept);
+            Err(exec::exec(sys::AT_FDCWD, args[0], args[1], args[2], 0))
+        }
+        nr::EXECVEAT => {
+            prepare_exec(kept);
+            Err(exec::exec(args[0], args[1], args[2], args[3], args[4]))
+        }
         nr::RT_SIGACTION => sigaction(args),
         nr::RT_SIGPROCMASK => sigprocmask(args, context),
         nr::RT_SIGSUSPEND => waiting(nr::RT_SIGSUSPEND, args, 0, 1),
@@ -123,17 +130,18 @@ extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, ke
     });
 }
 
-fn exec(args: [usize; 5], kept: usize) -> Result<usize, Errno> {
+/// What the next program needs of this one.
+#[inline(never)]
+fn prepare_exec(kept: usize) {
     let session = session_record();
     // A program may have made them close-on-exec, with all that it has.
     for fd in session.first_fd..=session.last_fd {
         sys::keep_open_on_exec(Fd(fd as usize));
     }
     virtual_action::hand_down(kept);
-    let [dir, path, argv, envp, flags] = args;
-    Err(exec::exec(dir, path, argv, envp, flags))
 }
 
+#[inline(never)]
 fn mmap(args: &[usize; 6]) -> Result<usize, Errno> {
     let &[addr, len, prot, flags, fd, offset] = args;
     let fd = Fd(fd as u32 as usize);
@@ -152,6 +160,7 @@ fn mmap(args: &[usize; 6]) -> Result<usize, Errno> {
 }
 
 /// SIGSYS is never in another handler's mask, and its own handler stays.
+#[inline(never)]
 fn sigaction(args: &[usize; 6]) -> Result<usize, Errno> {
     let &[signal, new, old, size, ..] = args;
     if size != SIGSET_BYTES {
@@ -177,6 +186,7 @@ fn sigaction(args: &[usize; 6]) -> Result<usize, Errno> {
 }
 
 /// rt_sigprocmask(2) of the mask that sigreturn restores, but that SIGSYS is never blocked.
+#[inline(never)]
 fn sigprocmask(args: &[usize; 6], context: &mut Context) -> Result<usize, Errno> {
     let &[how, set, old, size, ..] = args;
     if size != SIGSET_BYTES {
@@ -224,6 +234,7 @@ fn check_set(set: usize) -> Result<(), Errno> {
 }
 
 /// A call that waits with another mask, which is argument `set`, and its length `size`.
+#[inline(never)]
 fn waiting(number: usize, args: &mut [usize; 6], set: usize, size: usize) -> Result<usize, Errno> {
     let mut wanted = SigSet::default();
     if args[size] == SIGSET_BYTES && read_set_without(args[set], &mut wanted)? {
@@ -234,6 +245,7 @@ fn waiting(number: usize, args: &mut [usize; 6], set: usize, size: usize) -> Res
 }
 
 /// The mask of pselect6 and of io_pgetevents comes with its length, in a structure.
+#[inline(never)]
 fn pselect(number: usize, args: &mut [usize; 6]) -> Result<usize, Errno> {
     const SET_AND_SIZE: usize = 5;
     let mut pair: [usize; 2];
@@ -254,6 +266,7 @@ fn pselect(number: usize, args: &mut [usize; 6]) -> Result<usize, Errno> {
     unsafe { sys::raw(number, *args) }
 }
 
+#[inline(never)]
 fn close_range(args: &[usize; 6]) -> Result<usize, Errno> {
     let session = session_record();
     let &[first, last, flags, ..] = args;
