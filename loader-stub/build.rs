@@ -62,11 +62,12 @@ fn main() {
                 "-Cstrip=symbols",
                 "-Clto=fat",
             ])
-            .args([
-                "-Cforce-unwind-tables=no",
-                "-Crelocation-model=pic",
-                "-Ctarget-feature=-crt-static",
-            ])
+            .args(["-Cforce-unwind-tables=no", "-Crelocation-model=pic"])
+            .arg(match arch.as_str() {
+                // Outlined, an atomic operation asks getauxval(3) at first which instructions there are.
+                "aarch64" => "-Ctarget-feature=-crt-static,-outline-atomics",
+                _ => "-Ctarget-feature=-crt-static",
+            })
             .args([
                 "-Clinker=rust-lld",
                 "-Clinker-flavor=ld.lld",
