@@ -179,8 +179,24 @@ fn run(args: Vec<OsString>) -> u8 {
     }
 }
 
+/// The program's text, or at least something in the image, can be mapped from it.
+fn require_direct(image: &Image, plan: Option<&LaunchPlan>, page: PageSize) -> Result<()> {
+    let copied = match plan {
+        Some(plan) => plan.copied_text(),
+        None if session::has_direct_pages(image, page) => None,
+        None => Some("no page of it is direct".to_owned()),
+    };
+    match copied {
+        Some(why) => Err(Error::lacking(format!(
+            "{why}; rebuild the image with xip-image build --xip=auto"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Prints what there is for a session; the exit code says whether it is all.
 fn probe(args: &Args) -> Result<u8> {
+    session::require_no_session()?;
     let backing = args
         .image
         .as_deref()
@@ -204,9 +220,13 @@ fn print(json: bool, what: &(impl Serialize + ToString)) -> Result<()> {
         }
         false => what.to_string(),
     };
-    // A pager that was closed early is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // A pager that was closed early is no failure.
+        Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed(format!("standard output: {err}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the session has to do without.
@@ -225,8 +245,8 @@ impl Lost {
     }
 
     /// In one line.
-    fn say(&self, args: &Args) {
-        if !self.0.is_empty() && !args.quiet {
+    fn say(&self, quiet: bool) {
+        if !self.0.is_empty() && !quiet {
             let _ = writeln!(std::io::stderr(), "xip-run: {}", self.0.join("; and "));
         }
     }
@@ -286,8 +306,13 @@ fn launch(args: Args) -> Result<()> {
         return Ok(());
     }
 
+    session::require_no_session()?;
     if !args.copy_text {
         backing.require_executable()?;
+    }
+    if args.require == Some(Required::InPlace) {
+        require_direct(&image, plan.as_ref().ok(), page)
+            .map_err(|err| in_image(err).context("--require in-place"))?;
     }
     let argv0 = args.argv0.as_ref().unwrap_or(program);
     let argv = std::iter::once(argv0)
@@ -324,9 +349,9 @@ fn launch(args: Args) -> Result<()> {
                 && options.workdir.is_none() =>
         {
             lost.go_on(&args, err, &feature::MOUNT_NAMESPACE)?;
-            let plan = plan?;
-            lost.say(&args);
-            return one_program(&plan, argv);
+            // Another root directory is nothing to be quiet about.
+            lost.say(false);
+            return one_program(&plan?, argv);
         }
         raised => raised?,
     }
@@ -336,6 +361,7 @@ fn launch(args: Args) -> Result<()> {
     {
         return Err(err);
     }
+    session::require_interpreter(execfn)?;
     let stay = match session::require_filter() {
         Ok(()) => true,
         Err(err) => lost.go_on(&args, err, &feature::SECCOMP).map(|()| false)?,
@@ -343,7 +369,7 @@ fn launch(args: Args) -> Result<()> {
     if let Err(err) = session::require_exe() {
         lost.go_on(&args, err, &feature::SET_EXE)?;
     }
-    lost.say(&args);
+    lost.say(args.quiet);
     Err(session::begin(
         &image,
         descriptor,

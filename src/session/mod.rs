@@ -19,7 +19,10 @@ mod whole;
 pub use lack::{require_exe, require_filter};
 pub use launch::{Launch, launch};
 pub use memfd::MEMFD_PREFIX;
-pub use whole::{Begin, ImageDescriptor, begin, is_script_or_elsewhere};
+pub use whole::{
+    Begin, ImageDescriptor, begin, has_direct_pages, is_script_or_elsewhere, require_interpreter,
+    require_no_session,
+};
 
 use crate::units::{PageRange, PageSize};
 

@@ -156,3 +156,10 @@ pub fn block_if_ignored(signal: i32) {
         libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
     }
 }
+
+/// Is something mapped at an address, on a page boundary? mincore(2).
+pub fn is_mapped(addr: u64) -> bool {
+    let mut resident = [0_u8];
+    // SAFETY: it only looks, at one page.
+    unsafe { libc::mincore(addr as *mut libc::c_void, 1, resident.as_mut_ptr()) == 0 }
+}
