@@ -108,8 +108,8 @@ extern "C" fn stub_main(sp: usize) -> ! {
     let mut room = MaybeUninit::<[u8; STRINGS_MAX]>::uninit();
     let strings = sys::read_into(params, &mut room)
         .unwrap_or_else(|errno| fail_launcher("read of the start", Some(errno)));
+    // The boot memfd's was close-on-exec.
     sys::close(params);
-    sys::close(Fd(params.0 + 1));
     if start.program_fd == wire::NO_PROGRAM {
         sigsys::install_filter();
         let (argv, envp) = stack.vectors();

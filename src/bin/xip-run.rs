@@ -184,14 +184,11 @@ fn require_direct(image: &Image, plan: Option<&LaunchPlan>, page: PageSize) -> R
     let copied = match plan {
         Some(plan) => plan.copied_text(),
         None if session::has_direct_pages(image, page) => None,
-        None => Some("no page of it is direct".to_owned()),
+        None => {
+            Some("no page of it is direct; rebuild it with xip-image build --xip=auto".to_owned())
+        }
     };
-    match copied {
-        Some(why) => Err(Error::lacking(format!(
-            "{why}; rebuild the image with xip-image build --xip=auto"
-        ))),
-        None => Ok(()),
-    }
+    copied.map_or(Ok(()), |why| Err(Error::lacking(why)))
 }
 
 /// Prints what there is for a session; the exit code says whether it is all.

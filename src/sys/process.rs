@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::pipe::PipeFlags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 
 /// Is there a descriptor of that number? fcntl(2) `F_GETFD`.
@@ -92,9 +93,23 @@ fn detach(keep: &[RawFd]) -> io::Result<()> {
         libc::SIGQUIT,
         libc::SIGTERM,
         libc::SIGPIPE,
+        libc::SIGXCPU,
     ] {
         // SAFETY: no handler is installed.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    // It works for many processes, each of which has the limit for itself.
+    for resource in [Resource::Cpu, Resource::As, Resource::Data] {
+        let limit = getrlimit(resource);
+        let none = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        let highest = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        let _ = setrlimit(resource, none).or_else(|_| setrlimit(resource, highest));
     }
     close_all_but(keep);
     let null = std::fs::OpenOptions::new()
