@@ -101,7 +101,7 @@ struct Args {
     #[arg(long, value_name = "WHAT", conflicts_with_all = ["no_root", "copy_text"])]
     require: Option<Required>,
 
-    /// Do not say what is lost where a feature is missing
+    /// Do not say what is lost where a feature is missing, unless it is the root directory
     #[arg(long, short)]
     quiet: bool,
 
@@ -346,6 +346,9 @@ fn launch(args: Args) -> Result<()> {
                 && options.workdir.is_none() =>
         {
             lost.go_on(&args, err, &feature::MOUNT_NAMESPACE)?;
+            if plan.as_ref().is_err_and(|err| err.kind() == Kind::NotFound) {
+                return plan.map(drop);
+            }
             // Another root directory is nothing to be quiet about.
             lost.say(false);
             return one_program(&plan?, argv);
