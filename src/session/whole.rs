@@ -104,7 +104,8 @@ pub fn is_script_or_elsewhere(path: &[u8]) -> bool {
 pub fn require_interpreter(path: &[u8]) -> Result<()> {
     let mut head = [0; 256];
     let read = File::open(OsStr::from_bytes(path)).and_then(|file| file.read_at(&mut head, 0));
-    let Some(line) = head[..read.unwrap_or(0)].strip_prefix(b"#!") else {
+    // What was not read is zero, and ends the line.
+    let Some(line) = head.strip_prefix(b"#!").filter(|_| read.is_ok()) else {
         return Ok(());
     };
     let line = line

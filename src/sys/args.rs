@@ -39,7 +39,7 @@ pub fn set_title(title: &[u8]) {
         // SAFETY: the strings of `argv` are this process's to write (the C standard, 5.1.2.2.1), and `from_c` has copied them.
         let strings = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, len) };
         strings.fill(0);
-        for (to, from) in strings[..len - 1].iter_mut().zip(title) {
+        for (to, from) in strings.iter_mut().take(len - 1).zip(title) {
             *to = *from;
         }
     }
