@@ -2,9 +2,9 @@
 //!
 //! On entry: any thread of a program, on its alternate stack or its own, which may be small; all signals are blocked but
 //! SIGSYS. (The kernel looks for signals of the process whenever a handler begins or ends: a thread that traps because it
-//! is about to block a signal must not take it from the one that waits for it.) What may wait, or does not come back, is done
-//! with the interrupted code's mask, so another handler may run, and trap, on top. On exit: the trapped call seems to
-//! have answered. Nothing is kept: a vfork child shares its parent's memory.
+//! is about to block a signal must not take it from the one that waits for it.) What takes long, or does not come back, is
+//! done with the interrupted code's mask, so another handler may run, and trap, on top. On exit: the trapped call seems to
+//! have answered, or is made once the handler is left (waits.rs). Nothing is kept: a vfork child shares its parent's memory.
 
 use crate::arch::{self, Context, nr};
 use crate::direct::{self, Request};
