@@ -162,7 +162,9 @@ impl Call {
     /// Executes the target, which stays open.
     fn run(&mut self) -> Errno {
         let found = self.find_program();
-        let checked = found.and_then(|header| check_interpreter(&header, self.files[self.depth]));
+        let program = self.files[self.depth];
+        let interp = found.and_then(|header| find_interpreter(&header, program));
+        let checked = interp.and_then(|interp| check_interpreter(interp, program));
         let errno = match checked {
             Ok(()) => self.start(),
             Err(errno) => errno,
@@ -340,11 +342,9 @@ fn parse_script(head: &mut [u8; HEAD_BYTES]) -> Option<(usize, Option<usize>)> {
     Some((name, arg))
 }
 
-/// A missing or broken interpreter is the caller's to hear of: once the stub runs it would be too late.
+/// Where in a program its interpreter's path is, and how long: 0 without one.
 #[inline(never)]
-fn check_interpreter(header: &Header, fd: Fd) -> Result<(), Errno> {
-    /// Longer paths are left to the stub: the handler's stack may be small.
-    const USUAL_PATH_MAX: usize = 256;
+fn find_interpreter(header: &Header, fd: Fd) -> Result<(usize, usize), Errno> {
     let mut interp = (0, 0);
     let read = header.each_phdr(fd, &mut |phdr| {
         if phdr.kind == elf::PT_INTERP && interp.1 == 0 {
@@ -352,7 +352,14 @@ fn check_interpreter(header: &Header, fd: Fd) -> Result<(), Errno> {
         }
         true
     });
-    read.or(Err(Errno::ENOEXEC))?;
+    read.map(|()| interp).or(Err(Errno::ENOEXEC))
+}
+
+/// A missing or broken interpreter is the caller's to hear of: once the stub runs it would be too late.
+#[inline(never)]
+fn check_interpreter(interp: (usize, usize), fd: Fd) -> Result<(), Errno> {
+    /// Longer paths are left to the stub: the handler's stack may be small.
+    const USUAL_PATH_MAX: usize = 256;
     if interp.1 == 0 || (USUAL_PATH_MAX + 1..=elf::PATH_MAX).contains(&interp.1) {
         return Ok(());
     }
