@@ -378,7 +378,12 @@ fn arguments_of_mmap() {
 
 #[test]
 fn registers_and_stacks() {
-    compare("stacks", 30);
+    compare("stacks", 60);
+}
+
+#[test]
+fn stacks_while_a_call_waits() {
+    compare("waits", 54);
 }
 
 #[test]

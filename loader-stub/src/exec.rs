@@ -23,8 +23,8 @@ pub const HEAD_BYTES: usize = 256;
 const MAX_DEPTH: usize = 5;
 /// Two strings of each script, and its path.
 pub const ARGS_MAX: usize = 2 * (MAX_DEPTH + 1) + 1;
-/// The start, `/dev/fd/N/`, and those.
-const PARTS_MAX: usize = 2 + ARGS_MAX;
+/// The target, and as many interpreters as are opened before it is too many.
+const FILES_MAX: usize = MAX_DEPTH + 2;
 
 /// Executes; an errno if that fails (and after `AT_EXECVE_CHECK`).
 pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> Errno {
@@ -43,8 +43,10 @@ pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> 
     let mut call = Call {
         argv,
         envp,
-        parts: [IoVec::default(); PARTS_MAX],
-        first: PARTS_MAX,
+        path: [IoVec::default(); 2],
+        files: [fd; FILES_MAX],
+        depth: 0,
+        strings_len: 0,
         args: 0,
         path_is_inaccessible: false,
         by_descriptor: false,
@@ -53,22 +55,28 @@ pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> 
     let mut dev_fd = *b"/dev/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
     let bytes = c_str(path);
     let dir = dir as u32 as usize;
+    let whole = IoVec {
+        at: path,
+        len: bytes.len() + 1,
+    };
     if dir == AT_FDCWD as u32 as usize || bytes.starts_with(b"/") {
-        call.push(path, bytes.len() + 1);
+        call.path[1] = whole;
     } else {
         call.path_is_inaccessible = sys::is_close_on_exec(Fd(dir));
-        let mut len = 8 + sys::decimal(dir, &mut dev_fd[8..]);
+        let len = 8 + sys::decimal(dir, &mut dev_fd[8..]);
         if bytes.is_empty() {
             call.by_descriptor = true;
-            len += 1;
         } else {
-            call.push(path, bytes.len() + 1);
             dev_fd[len] = b'/';
-            len += 1;
+            call.path[1] = whole;
         }
-        call.push(dev_fd.as_ptr() as usize, len);
+        call.path[0] = IoVec {
+            at: dev_fd.as_ptr() as usize,
+            len: len + 1,
+        };
     }
-    let errno = call.run(fd, 0);
+    call.strings_len = call.path[0].len + call.path[1].len;
+    let errno = call.run();
     // The kernel looks at the vectors before it looks at what is in the file.
     let vectors = sys::check_exec(fd, argv, envp);
     sys::close(fd);
@@ -133,13 +141,18 @@ fn open_interpreter(path: &[u8]) -> Result<Fd, Errno> {
     }
 }
 
-/// What the program asked for, and what it will be told.
+/// What the program asked for, and what it will be told. A vfork child may have as little stack as 5 KiB (posix_spawn(3)
+/// of musl), so that what scripts add is not kept but read again.
 struct Call {
     argv: usize,
     envp: usize,
-    /// The start's bytes, from `first` on: scripts put theirs in front.
-    parts: [IoVec; PARTS_MAX],
-    first: usize,
+    /// `/dev/fd/N/` or nothing, and the path, with NUL.
+    path: [IoVec; 2],
+    /// The target and the interpreters of scripts, as many as `depth`.
+    files: [Fd; FILES_MAX],
+    depth: usize,
+    /// Bytes of the path and of what scripts put in front.
+    strings_len: usize,
     args: u64,
     /// The descriptor that the path begins with is closed by the time that an interpreter opens it.
     path_is_inaccessible: bool,
@@ -148,94 +161,99 @@ struct Call {
 }
 
 impl Call {
-    /// An argument that a script adds.
-    fn push_string(&mut self, at: usize) {
-        self.push(at, c_str(at).len() + 1);
-        self.args += 1;
-    }
-
-    fn push(&mut self, at: usize, len: usize) {
-        self.first -= 1;
-        self.parts[self.first] = IoVec { at, len };
-    }
-
-    /// Executes an open file that is `depth` scripts deep.
-    fn run(&mut self, fd: Fd, depth: usize) -> Errno {
-        if depth > MAX_DEPTH {
-            return Errno::ELOOP;
+    /// Executes the target, which stays open.
+    fn run(&mut self) -> Errno {
+        let found = self.find_program();
+        let program = self.files[self.depth];
+        let interp = found.and_then(|header| find_interpreter(&header, program));
+        let checked = interp.and_then(|interp| check_interpreter(interp, program));
+        let errno = match checked {
+            Ok(()) => self.start(),
+            Err(errno) => errno,
+        };
+        for &fd in &self.files[1..=self.depth] {
+            sys::close(fd);
         }
+        errno
+    }
+
+    /// Opens interpreters until one is no script: its header.
+    #[inline(never)]
+    fn find_program(&mut self) -> Result<Header, Errno> {
         let mut head = Head([0; HEAD_BYTES]);
-        if let Err(errno) = sys::pread(fd, &mut head.0, 0) {
-            return errno;
-        }
-        if head.0[..2] == *b"#!" {
-            return self.run_script(&mut head.0, depth);
-        }
-        let header = head.0.first_chunk().and_then(Header::of);
-        let Some(header) = header.filter(|header| header.is_program()) else {
-            return Errno::ENOEXEC;
-        };
-        match check_interpreter(header, fd) {
-            Ok(()) => self.start(fd),
-            Err(errno) => errno,
-        }
-    }
-
-    /// binfmt_script.c load_script(): the first line names the interpreter and at most one argument for it.
-    fn run_script(&mut self, head: &mut [u8; HEAD_BYTES], depth: usize) -> Errno {
-        let Some((name, arg)) = parse_script(head) else {
-            return Errno::ENOEXEC;
-        };
-        if self.path_is_inaccessible {
-            return Errno::ENOENT;
-        }
-        if depth == 0 {
-            self.args = 1;
-        }
-        let name = &raw const head[name] as usize;
-        if let Some(arg) = arg {
-            self.push_string(&raw const head[arg] as usize);
-        }
-        self.push_string(name);
-        match open_interpreter(c_str_nul(name)) {
-            Err(errno) => errno,
-            Ok(fd) => {
-                let errno = self.run(fd, depth + 1);
-                sys::close(fd);
-                errno
+        loop {
+            let fd = self.files[self.depth];
+            let Some(line) = read_script(fd, &mut head)? else {
+                let header = head.0.first_chunk().and_then(Header::of);
+                let header = header.filter(|header| header.is_program());
+                return header.copied().ok_or(Errno::ENOEXEC);
+            };
+            if self.path_is_inaccessible {
+                return Err(Errno::ENOENT);
+            }
+            // The path is one.
+            self.args = self.args.max(1);
+            for string in line.iter().filter(|string| string.len != 0) {
+                self.strings_len += string.len;
+                self.args += 1;
+            }
+            let interpreter = open_interpreter(c_str_nul(line[0].at))?;
+            self.depth += 1;
+            self.files[self.depth] = interpreter;
+            if self.depth > MAX_DEPTH {
+                return Err(Errno::ELOOP);
             }
         }
     }
 
     /// Executes the boot memfd; the descriptor before it is the pipe with the start.
-    fn start(&mut self, program: Fd) -> Errno {
-        let session = session_record();
-        let strings = &self.parts[self.first..];
-        let strings_len = strings.iter().map(|part| part.len).sum::<usize>();
-        let start = Start {
-            magic: wire::SESSION_MAGIC,
-            resident_fd: session.resident_fd,
-            resident_len: session.len,
-            program_fd: program.0 as u64,
-            strings_len: strings_len as u64,
-            args: self.args,
-            by_descriptor: u64::from(self.by_descriptor),
-        };
-        self.push(&raw const start as usize, size_of::<Start>());
+    fn start(&self) -> Errno {
         let (params, input) = match sys::pipe() {
             Ok(ends) => ends,
             Err(errno) => return errno,
         };
-        let whole = size_of::<Start>() + strings_len;
-        let written = sys::write_vector(input, &self.parts[self.first..]);
+        let written = self.write_start(input);
         sys::close(input);
         let errno = match written {
-            Ok(written) if written == whole => self.execute(program, params),
+            Ok(written) if written == size_of::<Start>() + self.strings_len => {
+                self.execute(self.files[self.depth], params)
+            }
+            // A script is another one by now.
+            Ok(_) if self.depth != 0 => Errno::ETXTBSY,
             Ok(_) => Errno::ENOMEM,
             Err(errno) => errno,
         };
         sys::close(params);
         errno
+    }
+
+    /// How many bytes the start has: scripts put theirs in front, the last one's first.
+    #[inline(never)]
+    fn write_start(&self, to: Fd) -> Result<usize, Errno> {
+        let session = session_record();
+        let start = Start {
+            magic: wire::SESSION_MAGIC,
+            resident_fd: session.resident_fd,
+            resident_len: session.len,
+            program_fd: self.files[self.depth].0 as u64,
+            strings_len: self.strings_len as u64,
+            args: self.args,
+            by_descriptor: u64::from(self.by_descriptor),
+        };
+        let start = IoVec {
+            at: &raw const start as usize,
+            len: size_of::<Start>(),
+        };
+        if self.depth == 0 {
+            return sys::write_vector(to, &[start, self.path[0], self.path[1]]);
+        }
+        let mut written = sys::write_vector(to, &[start])?;
+        let mut head = Head([0; HEAD_BYTES]);
+        for &script in self.files[..self.depth].iter().rev() {
+            let line = read_script(script, &mut head)?.ok_or(Errno::ETXTBSY)?;
+            written += sys::write_vector(to, &line)?;
+        }
+        Ok(written + sys::write_vector(to, &self.path)?)
     }
 
     fn execute(&self, program: Fd, params: Fd) -> Errno {
@@ -277,6 +295,23 @@ fn neighbours(params: Fd) -> Result<(Fd, Fd), Errno> {
     }
 }
 
+/// Reads what tells what a file is. A script's first line names the interpreter and at most one argument for it:
+/// binfmt_script.c load_script(). Both end with NUL; no argument has no bytes.
+fn read_script(fd: Fd, head: &mut Head<HEAD_BYTES>) -> Result<Option<[IoVec; 2]>, Errno> {
+    head.0 = [0; HEAD_BYTES];
+    sys::pread(fd, &mut head.0, 0)?;
+    if head.0[..2] != *b"#!" {
+        return Ok(None);
+    }
+    let (name, arg) = parse_script(&mut head.0).ok_or(Errno::ENOEXEC)?;
+    let string = |from: usize| {
+        let at = &raw const head.0[from] as usize;
+        let len = c_str(at).len() + 1;
+        IoVec { at, len }
+    };
+    Ok(Some([string(name), arg.map(string).unwrap_or_default()]))
+}
+
 /// Cuts the first line into the interpreter's name and its argument, each ended with NUL: where they start. Every range
 /// has both its ends, as in binfmt_script.c.
 fn parse_script(head: &mut [u8; HEAD_BYTES]) -> Option<(usize, Option<usize>)> {
@@ -309,10 +344,9 @@ fn parse_script(head: &mut [u8; HEAD_BYTES]) -> Option<(usize, Option<usize>)> {
     Some((name, arg))
 }
 
-/// A missing or broken interpreter is the caller's to hear of: once the stub runs it would be too late.
-fn check_interpreter(header: &Header, fd: Fd) -> Result<(), Errno> {
-    /// Longer paths are left to the stub: the handler's stack may be small.
-    const USUAL_PATH_MAX: usize = 256;
+/// Where in a program its interpreter's path is, and how long: 0 without one.
+#[inline(never)]
+fn find_interpreter(header: &Header, fd: Fd) -> Result<(usize, usize), Errno> {
     let mut interp = (0, 0);
     let read = header.each_phdr(fd, &mut |phdr| {
         if phdr.kind == elf::PT_INTERP && interp.1 == 0 {
@@ -320,7 +354,14 @@ fn check_interpreter(header: &Header, fd: Fd) -> Result<(), Errno> {
         }
         true
     });
-    read.or(Err(Errno::ENOEXEC))?;
+    read.map(|()| interp).or(Err(Errno::ENOEXEC))
+}
+
+/// A missing or broken interpreter is the caller's to hear of: once the stub runs it would be too late.
+#[inline(never)]
+fn check_interpreter(interp: (usize, usize), fd: Fd) -> Result<(), Errno> {
+    /// Longer paths are left to the stub: the handler's stack may be small.
+    const USUAL_PATH_MAX: usize = 256;
     if interp.1 == 0 || (USUAL_PATH_MAX + 1..=elf::PATH_MAX).contains(&interp.1) {
         return Ok(());
     }

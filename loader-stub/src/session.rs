@@ -32,6 +32,7 @@ mod stack;
 #[allow(dead_code, reason = "some of it is the launch's only")]
 mod sys;
 mod virtual_action;
+mod waits;
 #[allow(dead_code, reason = "some of it is the launcher's only")]
 mod wire;
 

@@ -2,32 +2,33 @@
 //!
 //! On entry: any thread of a program, on its alternate stack or its own, which may be small; all signals are blocked but
 //! SIGSYS. (The kernel looks for signals of the process whenever a handler begins or ends: a thread that traps because it
-//! is about to block a signal must not take it from the one that waits for it.) What may wait, or does not come back, is done
-//! with the interrupted code's mask, so another handler may run, and trap, on top. On exit: the trapped call seems to
-//! have answered. Nothing is kept: a vfork child shares its parent's memory.
+//! is about to block a signal must not take it from the one that waits for it.) What takes long, or does not come back, is
+//! done with the interrupted code's mask, so another handler may run, and trap, on top. On exit: the trapped call seems to
+//! have answered, or is made once the handler is left (waits.rs). Nothing is kept: a vfork child shares its parent's memory.
 
 use crate::arch::{self, Context, nr};
 use crate::direct::{self, Request};
 use crate::error::fail_launcher;
-use crate::sys::{self, Errno, Fd, SIGSET_BYTES, SigAction, SigSet};
+use crate::sys::{self, Errno, Fd, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
+use crate::waits::{self, wait};
 use crate::{exec, session_record, virtual_action, wire};
 
 pub const SIGSYS: usize = 31;
 pub const SA_SIGINFO: usize = 4;
 pub const SA_ONSTACK: usize = 0x0800_0000;
 pub const SA_NODEFER: usize = 0x4000_0000;
-const SIG_BLOCK: usize = 0;
 const SIG_UNBLOCK: usize = 1;
 const SIG_SETMASK: usize = 2;
 /// `si_code` of a trap by a filter.
 pub const SYS_SECCOMP: i32 = 1;
 
-/// The start of `siginfo_t`.
-#[repr(C)]
+/// `siginfo_t`.
+#[repr(C, align(8))]
 pub struct SigInfo {
     signo: i32,
     errno: i32,
     pub code: i32,
+    rest: [i32; 29],
 }
 
 /// Makes the handler SIGSYS's, and lets SIGSYS through: a trap while it is blocked kills the process. The program before
@@ -87,40 +88,30 @@ pub fn install_filter() {
 /// Called by `arch::on_signal`. `kept` is what the kernel keeps for virtual_action.rs. What it calls is not inlined: the stack
 /// may be small, and each takes its own only.
 #[unsafe(no_mangle)]
-extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, kept: usize) {
-    let trapped = info.code == SYS_SECCOMP && info.errno == i32::from(wire::TRAP_DATA);
-    let at_once = matches!(
-        context.number(),
-        nr::MMAP | nr::RT_SIGACTION | nr::RT_SIGPROCMASK | nr::CLOSE_RANGE
-    );
-    if !trapped || !at_once {
-        let mask = &raw const context.sigmask as usize;
-        let _ = sys::sigprocmask(SIG_SETMASK, mask, 0, SIGSET_BYTES);
-    }
-    if !trapped {
+extern "C" fn on_sigsys(signal: usize, info: &mut SigInfo, context: &mut Context, kept: usize) {
+    if info.code != SYS_SECCOMP || info.errno != i32::from(wire::TRAP_DATA) {
+        unblock_as(context);
         return virtual_action::deliver(signal, info, context, kept);
     }
-    let args = &mut context.args();
+    let args = &context.args();
     let answer = match context.number() {
         nr::MMAP => mmap(args),
         nr::EXECVE => {
-            prepare_exec(kept);
+            prepare_exec(context, kept);
             Err(exec::exec(sys::AT_FDCWD, args[0], args[1], args[2], 0))
         }
         nr::EXECVEAT => {
-            prepare_exec(kept);
+            prepare_exec(context, kept);
             Err(exec::exec(args[0], args[1], args[2], args[3], args[4]))
         }
         nr::RT_SIGACTION => sigaction(args),
         nr::RT_SIGPROCMASK => sigprocmask(args, context),
-        nr::RT_SIGSUSPEND => waiting(nr::RT_SIGSUSPEND, args, 0, 1),
-        nr::PPOLL => waiting(nr::PPOLL, args, 3, 4),
-        nr::EPOLL_PWAIT => waiting(nr::EPOLL_PWAIT, args, 4, 5),
-        nr::EPOLL_PWAIT2 => waiting(nr::EPOLL_PWAIT2, args, 4, 5),
-        nr::PSELECT6 => pselect(nr::PSELECT6, args),
-        nr::PPOLL_TIME64 => waiting(nr::PPOLL_TIME64, args, 3, 4),
-        nr::IO_PGETEVENTS => pselect(nr::IO_PGETEVENTS, args),
-        nr::PSELECT6_TIME64 => pselect(nr::PSELECT6_TIME64, args),
+        nr::RT_SIGSUSPEND => return wait(info, context, 0),
+        nr::PPOLL | nr::PPOLL_TIME64 => return wait(info, context, 3),
+        nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => return wait(info, context, 4),
+        nr::PSELECT6 | nr::PSELECT6_TIME64 | nr::IO_PGETEVENTS => {
+            return wait(info, context, waits::SET_AND_SIZE);
+        }
         nr::CLOSE_RANGE => close_range(args),
         _ => Err(Errno::ENOSYS),
     };
@@ -130,9 +121,16 @@ extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, ke
     });
 }
 
+/// Blocks no more than the interrupted code does.
+pub fn unblock_as(context: &Context) {
+    let mask = &raw const context.sigmask as usize;
+    let _ = sys::sigprocmask(SIG_SETMASK, mask, 0, SIGSET_BYTES);
+}
+
 /// What the next program needs of this one.
 #[inline(never)]
-fn prepare_exec(kept: usize) {
+fn prepare_exec(context: &Context, kept: usize) {
+    unblock_as(context);
     let session = session_record();
     // A program may have made them close-on-exec, with all that it has.
     for fd in session.first_fd..=session.last_fd {
@@ -213,7 +211,7 @@ fn sigprocmask(args: &[usize; 6], context: &mut Context) -> Result<usize, Errno>
 }
 
 /// Copies a signal set of the program's, but for SIGSYS; false for a null pointer.
-fn read_set_without(set: usize, to: &mut SigSet) -> Result<bool, Errno> {
+pub fn read_set_without(set: usize, to: &mut SigSet) -> Result<bool, Errno> {
     if set == 0 {
         return Ok(false);
     }
@@ -225,45 +223,12 @@ fn read_set_without(set: usize, to: &mut SigSet) -> Result<bool, Errno> {
 }
 
 /// Can a signal set be read there? Asked by an operation that there is not: EINVAL, unless the kernel could not read it.
-fn check_set(set: usize) -> Result<(), Errno> {
+pub fn check_set(set: usize) -> Result<(), Errno> {
     const NO_SUCH_HOW: usize = 99;
     match sys::sigprocmask(NO_SUCH_HOW, set, 0, SIGSET_BYTES) {
         Err(Errno::EFAULT) => Err(Errno::EFAULT),
         _ => Ok(()),
     }
-}
-
-/// A call that waits with another mask, which is argument `set`, and its length `size`.
-#[inline(never)]
-fn waiting(number: usize, args: &mut [usize; 6], set: usize, size: usize) -> Result<usize, Errno> {
-    let mut wanted = SigSet::default();
-    if args[size] == SIGSET_BYTES && read_set_without(args[set], &mut wanted)? {
-        args[set] = &raw const wanted as usize;
-    }
-    // SAFETY: (1) the program asks for it.
-    unsafe { sys::raw(number, *args) }
-}
-
-/// The mask of pselect6 and of io_pgetevents comes with its length, in a structure.
-#[inline(never)]
-fn pselect(number: usize, args: &mut [usize; 6]) -> Result<usize, Errno> {
-    const SET_AND_SIZE: usize = 5;
-    let mut pair: [usize; 2];
-    let mut wanted = SigSet::default();
-    if args[SET_AND_SIZE] != 0 {
-        // Each is at most as long as a set.
-        let given = args[SET_AND_SIZE];
-        check_set(given)?;
-        check_set(given + size_of::<usize>())?;
-        // SAFETY: the kernel has just read both.
-        pair = unsafe { (given as *const [usize; 2]).read_unaligned() };
-        if pair[1] == SIGSET_BYTES && read_set_without(pair[0], &mut wanted)? {
-            pair[0] = &raw const wanted as usize;
-        }
-        args[SET_AND_SIZE] = &raw const pair as usize;
-    }
-    // SAFETY: (1) the program asks for it.
-    unsafe { sys::raw(number, *args) }
 }
 
 #[inline(never)]

@@ -365,6 +365,9 @@ pub fn check_exec_at(dir: usize, path: usize, argv: usize, envp: usize, flags: u
 /// Bytes of a signal set, as the kernel counts them.
 pub const SIGSET_BYTES: usize = 8;
 
+/// rt_sigprocmask(2)'s way to block more.
+pub const SIG_BLOCK: usize = 0;
+
 /// `sigset_t`, the kernel's: a bit for each signal.
 #[repr(C)]
 #[derive(Clone, Copy, Default, PartialEq)]

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{self, Context, stub_base};
 use crate::sigsys::{SA_NODEFER, SA_ONSTACK, SA_SIGINFO, SIGSYS, SYS_SECCOMP, SigInfo, set_action};
-use crate::sys::{self, Errno, SIGSET_BYTES, SigAction, SigSet};
+use crate::sys::{self, Errno, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
 use crate::{session_record, wire};
 
 const SIGKILL_AND_SIGSTOP: u32 = 1 << 8 | 1 << 18;
@@ -21,7 +21,6 @@ const SA_RESTART: usize = 0x1000_0000;
 const SA_RESETHAND: usize = 0x8000_0000;
 /// `UAPI_SA_FLAGS`: the kernel drops the others.
 const SA_KNOWN: usize = 0xdc00_0807;
-const SIG_BLOCK: usize = 0;
 
 /// How many different actions a program can have had: more than any program has.
 const ENTRIES: usize = arch::KEPT_MAX;

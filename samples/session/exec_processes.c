@@ -254,6 +254,10 @@ static void spawn(const char *path, posix_spawn_file_actions_t *actions, posix_s
 //# spawn: argv=["arg0"
 SCENARIO(spawn_) { spawn(SHOW, NULL, NULL, ARGV); }
 SCENARIO(spawn_script) { spawn("/scripts/plain", NULL, NULL, ARGV); }
+// The child of musl's has a stack of 5 KiB, which is the parent's.
+SCENARIO(spawn_script_of_scripts) { spawn("/scripts/nested-5", NULL, NULL, ARGV); }
+//# spawn-too-many-scripts: ELOOP
+SCENARIO(spawn_too_many_scripts) { spawn("/scripts/nested-6", NULL, NULL, ARGV); }
 //# spawn-missing: ENOENT
 SCENARIO(spawn_missing) { spawn("/missing", NULL, NULL, ARGV); }
 //# spawn-not-executable: EACCES

@@ -1,5 +1,6 @@
 // Where a system call is made from: registers, small stacks, alternate stacks, and what they are afterwards.
 #include "lines.h"
+#include "waiting.h"
 #include <stddef.h>
 
 #ifndef SS_AUTODISARM
@@ -60,6 +61,7 @@ __asm__(".text\n.type call_with_registers, @function\ncall_with_registers:\n"
         "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
         "ret\n.size call_with_registers, .-call_with_registers\n");
 
+static const char *elsewhere = "";
 static void registers_of(const char *name, long number, const long args[6]) {
     char scenario[64];
     memset(&after, 0, sizeof after);
@@ -80,13 +82,24 @@ static void registers_of(const char *name, long number, const long args[6]) {
                   before.rdi == after.rdi && before.rbp == after.rbp && before.r8 == after.r8 &&
                   before.r9 == after.r9 && before.r10 == after.r10 && before.r12 == after.r12 &&
                   before.r13 == after.r13 && before.r14 == after.r14 && before.r15 == after.r15;
-    snprintf(scenario, sizeof scenario, "registers, %s", name);
+    snprintf(scenario, sizeof scenario, "registers%s, %s", elsewhere, name);
     line(scenario, "%s, general %s, rcx %s, r11 %s, flags %lx, vectors %s, x87 %s, red zone %s", err(after.rax),
          general ? "kept" : "DIFFERENT", after.rcx == after.behind ? "next" : "other",
          after.r11 == after.flags ? "flags" : "other", after.flags & 0xcd5, vectors ? "kept" : "DIFFERENT",
          before.mxcsr == after.mxcsr && before.x87 == after.x87 && before.top == after.top ? "kept" : "DIFFERENT",
          memcmp(before.red_zone, after.red_zone, sizeof after.red_zone) ? "DIFFERENT" : "kept");
 }
+
+// A stack of so many bytes, and pages that are not there on both sides of it.
+static char *guarded(size_t len) {
+    size_t room = pages_of(len) * PAGE;
+    char *at = mmap(NULL, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED || mprotect(at + PAGE, room, PROT_READ | PROT_WRITE))
+        broken("stack");
+    return at + PAGE + room - len;
+}
+
+static void ring(int number) { (void)number; }
 
 static void registers(void) {
     uint64_t mask = ALL_SIGNALS, none = 0, set[2] = {(uint64_t)&mask, 8};
@@ -102,6 +115,21 @@ static void registers(void) {
     registers_of("ppoll", SYS_ppoll, (long[]){0, 0, (long)&now, (long)&mask, 8, 2});
     registers_of("pselect6", SYS_pselect6, (long[]){0, 0, 0, 0, (long)&now, (long)set});
     registers_of("epoll_pwait", SYS_epoll_pwait, (long[]){poll, (long)&event, 1, 0, (long)&mask, 8});
+    struct timespec long_time = {20, 0};
+    signal(SIGALRM, ring);
+    RAW(SYS_io_setup, 1, &aio);
+    registers_of("epoll_pwait2", SYS_epoll_pwait2, (long[]){poll, (long)&event, 1, (long)&now, (long)&mask, 8});
+    registers_of("io_pgetevents", SYS_io_pgetevents, (long[]){aio, 1, 1, (long)&event, (long)&now, (long)set});
+    RAW(SYS_io_destroy, aio);
+    registers_of("mask that is nowhere", SYS_ppoll, (long[]){0, 0, (long)&now, 8, 8, 2});
+    registers_of("mask of a wrong size", SYS_pselect6, (long[]){0, 0, 0, 0, (long)&now, (long)(uint64_t[2]){set[0], 7}});
+    registers_of("no mask", SYS_pselect6, (long[]){0, 0, 0, 0, (long)&now, (long)(uint64_t[2]){0, 7}});
+    ring_after(1000);
+    registers_of("rt_sigsuspend", SYS_rt_sigsuspend, (long[]){(long)&none, 8, 2, 3, 4, 5});
+    ring_after(1000);
+    registers_of("ppoll that is interrupted", SYS_ppoll, (long[]){0, 0, (long)&long_time, (long)&none, 8, 2});
+    ring_after(1000);
+    registers_of("pselect6 that is interrupted", SYS_pselect6, (long[]){0, 0, 0, 0, 0, (long)(uint64_t[2]){(long)&none, 8}});
     registers_of("close", SYS_close, (long[]){fd, 1, 2, 3, 4, 5});
     registers_of("dup2", SYS_dup2, (long[]){0, 77, 2, 3, 4, 5});
     registers_of("close_range", SYS_close_range, (long[]){77, 77, 0, 3, 4, 5});
@@ -111,16 +139,16 @@ static void registers(void) {
     close(poll);
 }
 
-// ---- small stacks
-
-// A stack of so many bytes, and pages that are not there on both sides of it.
-static char *guarded(size_t len) {
-    size_t room = pages_of(len) * PAGE;
-    char *at = mmap(NULL, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (at == MAP_FAILED || mprotect(at + PAGE, room, PROT_READ | PROT_WRITE))
-        broken("stack");
-    return at + PAGE + room - len;
+// The same with an alternate stack, where a handler is elsewhere than what it interrupts.
+static void registers_elsewhere(const char *name) {
+    stack_t stack = {.ss_sp = guarded(65536), .ss_size = 65536};
+    elsewhere = name;
+    if (sigaltstack(&stack, NULL))
+        broken(name);
+    registers();
 }
+
+// ---- small stacks
 
 static volatile int small_done;
 static const char *volatile small_seen;
@@ -379,6 +407,7 @@ static void contexts(const char *scenario) {
 int main(void) {
     file = remember("/var/files/direct");
     registers();
+    apart(" with an alternate stack", registers_elsewhere);
     file = remember("/var/files/mixed");
     apart("thread with 8 KiB", thread_8k);
     apart("thread with 8 KiB and a small alternate stack", thread_8k_alternate);

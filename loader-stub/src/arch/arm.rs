@@ -230,7 +230,25 @@ impl Context {
     pub fn set_answer(&mut self, answer: usize) {
         self.regs[0] = answer as u32;
     }
+
+    /// Where there is room for a call that is made once the handler is left: nowhere, as no register is free here for the
+    /// way back.
+    pub fn room_outside(&self, _len: usize, _spare: usize) -> Option<usize> {
+        None
+    }
+
+    /// How the trapped call would end there.
+    pub fn way_back(&self) -> WayBack {
+        WayBack
+    }
+
+    /// Would have sigreturn go there.
+    pub fn call_outside(&mut self, _arg: usize, _value: usize, _sp: usize) {}
 }
+
+/// Nothing is restored.
+#[repr(C)]
+pub struct WayBack;
 
 /// The highest number that the kernel can be given to keep.
 pub const KEPT_MAX: usize = 63;

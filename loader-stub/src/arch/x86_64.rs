@@ -216,6 +216,7 @@ unsafe extern "C" fn leave() -> ! {
 /// What a signal handler gets as its third argument: arch/x86/include/uapi/asm/{ucontext,sigcontext}.h.
 #[repr(C)]
 pub struct Context {
+    /// Flags, link; the alternate stack's start, flags and size.
     head: [u64; 5],
     /// r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip and others.
     gregs: [u64; 23],
@@ -228,6 +229,9 @@ pub struct Context {
 const _: () = assert!(core::mem::offset_of!(Context, gregs) == 40);
 const _: () = assert!(core::mem::offset_of!(Context, sigmask) == 296);
 
+/// Where in `gregs` the arguments are: rdi, rsi, rdx, r10, r8, r9.
+const ARGS: [usize; 6] = [8, 9, 12, 2, 0, 1];
+
 impl Context {
     /// The trapped call's number.
     pub fn number(&self) -> usize {
@@ -236,14 +240,83 @@ impl Context {
 
     /// The trapped call's arguments.
     pub fn args(&self) -> [usize; 6] {
-        // rdi, rsi, rdx, r10, r8, r9
-        [8, 9, 12, 2, 0, 1].map(|at| self.gregs[at] as usize)
+        ARGS.map(|at| self.gregs[at] as usize)
     }
 
     /// What the call shall seem to have answered.
     pub fn set_answer(&mut self, answer: usize) {
         self.gregs[13] = answer as u64;
     }
+
+    /// Where there are `len` bytes for a call that is made once the handler is left: below the red zone of the stack that the
+    /// trapped one was made on. Should this handler's own frame be there, because it runs on that stack, `spare`, which lies
+    /// in that frame. None where it cannot be done.
+    pub fn room_outside(&self, len: usize, spare: usize) -> Option<usize> {
+        const RED_ZONE_BYTES: usize = 128;
+        let (start, size) = (self.head[2] as usize, self.head[4] as usize);
+        // include/linux/sched/signal.h __on_sig_stack()
+        let is_alternate = |sp: usize| sp.wrapping_sub(start).wrapping_sub(1) < size;
+        let sp = self.gregs[15] as usize;
+        let apart = is_alternate(&raw const *self as usize) && !is_alternate(sp);
+        Some(match apart {
+            true => sp.wrapping_sub(RED_ZONE_BYTES + len) & !15,
+            false => spare,
+        })
+    }
+
+    /// How the trapped call ends.
+    pub fn way_back(&self) -> WayBack {
+        WayBack {
+            args: self.args(),
+            sp: self.gregs[15] as usize,
+            pc: self.gregs[16] as usize,
+        }
+    }
+
+    /// Has sigreturn go to where the trapped call is made, with one argument replaced, and whence it returns by the
+    /// [`WayBack`] at `sp`.
+    pub fn call_outside(&mut self, arg: usize, value: usize, sp: usize) {
+        self.gregs[ARGS[arg]] = value as u64;
+        self.gregs[15] = sp as u64;
+        self.gregs[16] = outside_address() as u64;
+    }
+}
+
+/// What `outside` restores.
+#[repr(C)]
+pub struct WayBack {
+    args: [usize; 6],
+    sp: usize,
+    pc: usize,
+}
+
+/// Address of `outside`.
+fn outside_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("lea {at}, [rip + {outside}]", at = out(reg) at, outside = sym outside, options(nomem, nostack))
+    };
+    at
+}
+
+/// Makes a trapped call, all of whose registers are set, and returns by the [`WayBack`] at the stack pointer. A call that
+/// the kernel takes up again begins at the same instruction. The caller finds in rcx and r11 what the call leaves there:
+/// the address and the flags.
+#[unsafe(naked)]
+unsafe extern "C" fn outside() -> ! {
+    naked_asm!(
+        "syscall",
+        "mov rdi, [rsp]",
+        "mov rsi, [rsp + 8]",
+        "mov rdx, [rsp + 16]",
+        "mov r10, [rsp + 24]",
+        "mov r8, [rsp + 32]",
+        "mov r9, [rsp + 40]",
+        "mov rcx, [rsp + 56]",
+        "mov rsp, [rsp + 48]",
+        "jmp rcx",
+    )
 }
 
 /// The highest number that the kernel can be given to keep.
