@@ -1,4 +1,5 @@
 //! Runs a rig: QEMU, from its start to its end, and what the machine says on its serial line meanwhile.
+#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -6,6 +6,6 @@ paste -sd+ <(seq 10)
 while read -r line; do echo "read $line"; done < <(sort /rig/input | uniq | tail -n 3)
 ls -l /usr/bin/sort | wc -l
 env -i A=b env
-(sleep 1000 & kill $!; wait $!; echo "killed: $?")
+(sleep 1000 & kill $!; wait $!; echo "killed: $?") 2>/dev/null
 readlink /proc/self/exe /proc/$$/exe
 exit 7

@@ -7,10 +7,11 @@ echo "words: $words"
 for name in a b c; do echo "$name" >>/tmp/list; done
 sort -r /tmp/list | md5sum
 rm /tmp/list
-(sleep 1000 & echo background >&2; kill $!; wait $!; echo "killed: $?")
+# The shell may or may not say that it was killed.
+(sleep 1000 & kill $!; wait $!; echo "killed: $?") 2>/dev/null
+echo "to standard error" >&2
 trap 'echo trapped' USR1
 kill -USR1 $$
-readlink /proc/self/exe
 cd /tmp && pwd
 /no/such/program
 echo "status $?"

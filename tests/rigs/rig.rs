@@ -11,11 +11,10 @@
 //! | Flash | what is in the bank: `cramfs` or `ext4` (with the image in it), its size, and the bank's, if it is larger |
 //! | Mount | the device that the ext4 of the flash is on, mounted with DAX at /flash |
 //! | Image | what xip-mem calls its pages (`flash`, `page cache`, `tmpfs`), and what `xip-run --image` is given; may be repeated |
+#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-
-use xip_run::units::PageSize;
 
 /// An architecture, by its names.
 pub struct Arch {
@@ -169,11 +168,6 @@ impl Rig {
             mount: optional("Mount").map(str::to_owned),
             images,
         }
-    }
-
-    /// Of all kernels of the rigs.
-    pub fn page_size(&self) -> PageSize {
-        PageSize::K4
     }
 }
 
