@@ -11,6 +11,8 @@ pub enum Kind {
     BadImage,
     /// The program was found but cannot be run: exit code 126.
     NotRunnable,
+    /// The kernel has no feature that is needed, or the user no right to it: exit code 123.
+    Lacking,
     /// A path does not exist in the image: exit code 127.
     NotFound,
     /// A path has more symbolic links than Linux follows (`ELOOP`): exit code 126.
@@ -23,6 +25,7 @@ impl Kind {
     /// The exit code of a command that ends with this error.
     pub fn exit_code(self) -> u8 {
         match self {
+            Self::Lacking => 123,
             Self::Failed | Self::BadImage => 125,
             Self::NotRunnable | Self::SymlinkLoop | Self::NotDirectory => 126,
             Self::NotFound => 127,
@@ -62,6 +65,11 @@ impl Error {
     /// Shorthand for [`Kind::NotRunnable`].
     pub fn not_runnable(message: impl Into<String>) -> Self {
         Self::new(Kind::NotRunnable, message)
+    }
+
+    /// Shorthand for [`Kind::Lacking`].
+    pub fn lacking(message: impl Into<String>) -> Self {
+        Self::new(Kind::Lacking, message)
     }
 
     /// What sort of failure it is.

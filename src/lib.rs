@@ -14,6 +14,7 @@
 )]
 
 pub mod error;
+pub mod feature;
 pub mod units;
 
 pub mod sys;
@@ -30,6 +31,8 @@ pub mod view;
 
 pub mod access;
 pub mod session;
+
+pub mod probe;
 
 pub mod inspect;
 pub mod report;

@@ -9,7 +9,9 @@ mod common {
     pub mod sample;
 }
 
-use common::debian::{debian, program_path, programs};
+use std::path::Path;
+
+use common::debian::{User, debian, have_user_namespaces, program_path, programs};
 use common::launch::text;
 
 /// Tests that are scripts: all of the directory.
@@ -19,7 +21,7 @@ macro_rules! work {
             #[test]
             fn $test() {
                 let Some(debian) = debian() else { return };
-                debian.work($script);
+                debian.work(User::Root, $script);
             }
         )*
 
@@ -67,6 +69,51 @@ fn programs_of_c() {
         count += 1;
     }
     assert!(count > 10, "{count} programs");
+}
+
+/// The session's first program may be one of a bound directory, and starts itself from there.
+#[test]
+fn the_first_program_is_of_a_bound_directory() {
+    let Some(debian) = debian() else { return };
+    let mut count = 0;
+    for sample in programs() {
+        if !sample.name.ends_with("/masks") && !sample.name.ends_with("/spawn") {
+            continue;
+        }
+        let program = sample.compile().unwrap();
+        let path = Path::new("/tmp").join(program.file_name().unwrap());
+        let ended = debian.same_with(User::Root, &[&program], &[path.to_str().unwrap()], "");
+        assert_eq!(text(&ended.stdout), sample.stdout, "{}", sample.name);
+        count += 1;
+    }
+    assert_eq!(count, 6);
+}
+
+/// In a user namespace: no privilege, but all else.
+#[test]
+fn an_unprivileged_user_does_real_work() {
+    let Some(debian) = debian() else { return };
+    if !have_user_namespaces() {
+        return;
+    }
+    let identity =
+        "id -u; id -g; umask; grep -E '^(Uid|Groups)' /proc/$$/status; readlink /proc/self/exe
+        kill -0 1 || chroot / || echo refused";
+    let ended = debian.same_with(User::Other, &[], &["/bin/bash", "-c", identity], "");
+    assert!(
+        text(&ended.stdout).starts_with("1000\n1000\n"),
+        "{}",
+        ended.shown()
+    );
+    for script in [
+        "descriptors.bash",
+        "jobs.bash",
+        "libraries.py",
+        "bound.bash",
+        "build.bash",
+    ] {
+        debian.work(User::Other, script);
+    }
 }
 
 #[test]

@@ -30,7 +30,9 @@ fn same(argv: &[&str], dialogue: impl Fn(&mut Terminal)) -> String {
         let mut traces = session.traces();
         let status = session.wait(&mut terminal.child, &mut traces);
         session.assert_gone(&traces);
-        without_pids(&format!("{}\nstatus: {status}\n", terminal.finish()))
+        // A signal's key flushes what is not shown yet (termios(3), NOFLSH): its own echo may be gone, or not.
+        let shown = terminal.finish().replace("^C", "").replace("^\\", "");
+        without_pids(&format!("{shown}\nstatus: {status}\n"))
     });
     assert_same(&native, &in_place);
     in_place
@@ -134,7 +136,7 @@ fn job_control(terminal: &mut Terminal) {
 fn bash_has_job_control() {
     let argv = ["/bin/bash", "--norc", "--noprofile", "-i"];
     let shown = same(&argv, |terminal| {
-        begin(terminal, "bash-5.2# ");
+        begin(terminal, "# ");
         job_control(terminal);
         // The editor: what was typed before is found again, words are completed.
         terminal.line("\x1b[A\x10\x10", "", PROMPT);
@@ -157,7 +159,7 @@ fn bash_has_job_control() {
         terminal.expect(PROMPT);
         // A shell in the shell, with jobs of its own; stopped by itself.
         terminal.send("bash --norc --noprofile\r");
-        begin(terminal, "bash-5.2# ");
+        begin(terminal, "# ");
         copying(terminal, "cat");
         terminal.send(SUSPEND);
         terminal.expect("Stopped");

@@ -160,6 +160,11 @@ extern "C" fn stub_main(sp: usize) -> ! {
         sys::keep_as(program, Fd(session_record().exe_fd as usize));
     }
     sys::close(program);
+    if direct::filter(session_record()).is_empty() {
+        // Nothing is trapped, so nobody will ever ask for the session's.
+        let session = session_record();
+        (session.first_fd..=session.last_fd).for_each(|number| sys::close(Fd(number as usize)));
+    }
     // SAFETY: (1) a range of no bytes is refused, and nothing is unmapped. (2) both are the loaded program's; the working
     // stack begins far below `sp`.
     unsafe { arch::enter(entry, stack.sp, 1, 0, 0) }

@@ -10,14 +10,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Parser, ValueEnum};
+use serde::Serialize;
 use xip_run::access;
 use xip_run::backing::{FileBacking, spec};
 use xip_run::cramfs::Image;
 use xip_run::elf::Machine;
-use xip_run::error::{Error, Result};
+use xip_run::error::{Error, Kind, Result};
+use xip_run::feature::{self, Feature};
 use xip_run::plan::{LaunchPlan, PlanOptions};
+use xip_run::probe::Probe;
 use xip_run::session;
 use xip_run::units::PageSize;
 use xip_run::view::{self, Bind, ViewOptions};
@@ -33,20 +36,27 @@ use xip_run::view::{self, Bind, ViewOptions};
     name = "xip-run",
     version,
     override_usage = "xip-run [OPTIONS] PROGRAM [ARG]...
-       xip-run --explain [--json] [OPTIONS] PROGRAM",
+       xip-run --explain [--json] [OPTIONS] PROGRAM
+       xip-run --probe [--json] [--image FILE]",
     after_help = "Examples:
   xip-run --image rootfs.cramfs /bin/busybox sh             a shell whose root directory is the image
   xip-run --image rootfs.cramfs --bind /srv/data:/mnt:ro --workdir /mnt /bin/busybox ls
   xip-run --no-root --image rootfs.cramfs /bin/busybox sh -c 'echo hello'
   xip-run --image rootfs.cramfs --explain /bin/busybox      what would be mapped from where, and why
   XIP_IMAGE=rootfs.cramfs xip-run --no-root /bin/busybox sh
+  xip-run --probe                                           what this kernel and this user have for it
+  xip-run --require in-place --image rootfs.cramfs /bin/busybox sh
 
 The image is named by --image, else $XIP_IMAGE, else xip.image= on the kernel command line, else image= in
 /etc/xip-run.conf. Make one with `xip-image build ROOTDIR rootfs.cramfs`, look at it with `xip-image map`; measure a
 running program with `xip-mem PID`.
 
-Exit status: the program's own; 125 if xip-run itself failed or the image is damaged, 126 if PROGRAM was found but cannot
-be run, 127 if it was not found."
+Where the kernel lacks a feature the session goes on with what is possible, and one line on standard error says what is
+lost: `--require in-place` makes that an error, `--quiet` keeps it silent, `--probe` lists the features.
+
+Exit status: the program's own; 123 if a feature is missing that cannot be done without (with --probe: for a session in
+place), 125 if xip-run itself failed or the image is damaged, 126 if PROGRAM was found but cannot be run, 127 if it was not
+found."
 )]
 struct Args {
     /// The image: a cramfs file
@@ -76,9 +86,24 @@ struct Args {
     #[arg(long)]
     explain: bool,
 
-    /// With --explain: as JSON
-    #[arg(long, requires = "explain")]
+    /// Do not run: try every feature of the kernel that a session needs, and print what each gives, what happens without it,
+    /// and whether it is there for this user; with --image also what that file gives
+    #[arg(long, conflicts_with_all = ["explain", "command", "no_root", "bind", "workdir", "view", "verify", "copy_text",
+        "argv0", "require", "quiet"])]
+    probe: bool,
+
+    /// With --explain and --probe: as JSON
+    #[arg(long)]
     json: bool,
+
+    /// Fail, with exit status 123, where a feature is missing: `in-place` is a session with the image as its root directory,
+    /// everything of it in place
+    #[arg(long, value_name = "WHAT", conflicts_with_all = ["no_root", "copy_text"])]
+    require: Option<Required>,
+
+    /// Do not say what is lost where a feature is missing
+    #[arg(long, short)]
+    quiet: bool,
 
     /// With --explain: plan for a kernel with pages of this many bytes (4096, 16384, 65536) instead of this one's
     #[arg(long, value_name = "BYTES", requires = "explain", value_parser = parse_page_size)]
@@ -99,8 +124,19 @@ struct Args {
 
     /// Path of the program in the image, and its arguments: all that follows PROGRAM is the program's
     // One list, because clap would look for its own options between two.
-    #[arg(value_name = "PROGRAM [ARG]", required = true, trailing_var_arg = true)]
+    #[arg(
+        value_name = "PROGRAM [ARG]",
+        required_unless_present = "probe",
+        trailing_var_arg = true
+    )]
     command: Vec<OsString>,
+}
+
+/// What `--require` knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Required {
+    /// A session with the image as its root directory, all of it in place.
+    InPlace,
 }
 
 fn parse_page_size(text: &str) -> Result<PageSize, String> {
@@ -129,8 +165,12 @@ fn run(args: Vec<OsString>) -> u8 {
             return if err.use_stderr() { 125 } else { 0 };
         }
     };
-    match launch(args) {
-        Ok(()) => 0,
+    let done = match args.probe {
+        true => probe(&args),
+        false => launch(args).map(|()| 0),
+    };
+    match done {
+        Ok(code) => code,
         Err(err) => {
             // eprintln!() would panic where standard error cannot be written to.
             let _ = writeln!(std::io::stderr(), "xip-run: {err}");
@@ -139,8 +179,64 @@ fn run(args: Vec<OsString>) -> u8 {
     }
 }
 
+/// Prints what there is for a session; the exit code says whether it is all.
+fn probe(args: &Args) -> Result<u8> {
+    let backing = args
+        .image
+        .as_deref()
+        .map(|path| FileBacking::open(path).map(Arc::new))
+        .transpose()?;
+    let probe = Probe::new(backing.as_ref())?;
+    print(args.json, &probe)?;
+    Ok(match probe.session_in_place {
+        true => 0,
+        false => Kind::Lacking.exit_code(),
+    })
+}
+
+/// Prints for people, or for scripts.
+fn print(json: bool, what: &(impl Serialize + ToString)) -> Result<()> {
+    let text = match json {
+        true => {
+            serde_json::to_string_pretty(what)
+                .map_err(|err| Error::failed(format!("JSON: {err}")))?
+                + "\n"
+        }
+        false => what.to_string(),
+    };
+    // A pager that was closed early is no failure.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(())
+}
+
+/// What the session has to do without.
+#[derive(Default)]
+struct Lost(Vec<String>);
+
+impl Lost {
+    /// Whether to go on, although there is `err`: without `feature`.
+    fn go_on(&mut self, args: &Args, err: Error, feature: &Feature) -> Result<()> {
+        if args.require == Some(Required::InPlace) {
+            return Err(err.context("--require in-place"));
+        }
+        let without = feature.without.replace('`', "");
+        self.0.push(format!("{err}; going on: {without}"));
+        Ok(())
+    }
+
+    /// In one line.
+    fn say(&self, args: &Args) {
+        if !self.0.is_empty() && !args.quiet {
+            let _ = writeln!(std::io::stderr(), "xip-run: {}", self.0.join("; and "));
+        }
+    }
+}
+
 fn launch(args: Args) -> Result<()> {
-    let path = spec::select(args.image)?;
+    if args.json && !args.explain {
+        return Err(Error::failed("--json is for --explain and --probe"));
+    }
+    let path = spec::select(args.image.clone())?;
     let backing = Arc::new(FileBacking::open(&path)?);
     let in_image = |err: Error| err.context(path.display());
     let image = Image::open_shared(backing.clone()).map_err(in_image)?;
@@ -152,7 +248,7 @@ fn launch(args: Args) -> Result<()> {
     let page = match args.page_size.or_else(PageSize::of_running_kernel) {
         Some(page) => page,
         None => {
-            return Err(Error::failed(
+            return Err(Error::lacking(
                 "this kernel's page size is not 4, 16 or 64 KiB",
             ));
         }
@@ -186,16 +282,7 @@ fn launch(args: Args) -> Result<()> {
         })
         .map_err(in_image);
     if args.explain {
-        let explanation = plan?.explain();
-        let text = if args.json {
-            serde_json::to_string_pretty(&explanation)
-                .map_err(|err| Error::failed(format!("JSON: {err}")))?
-                + "\n"
-        } else {
-            explanation.to_string()
-        };
-        // A pager that was closed early is no failure.
-        let _ = std::io::stdout().write_all(text.as_bytes());
+        print(args.json, &plan?.explain())?;
         return Ok(());
     }
 
@@ -209,31 +296,54 @@ fn launch(args: Args) -> Result<()> {
             CString::new(arg.as_bytes()).map_err(|_| Error::failed("an argument has a NUL in it"))
         })
         .collect::<Result<_>>()?;
+    let one_program = |plan: &LaunchPlan, argv| {
+        let image_path = backing.path().as_os_str().as_bytes().to_vec();
+        let launch = session::Launch {
+            execfn,
+            argv,
+            image_path,
+        };
+        Err(session::launch(&image, &backing, plan, &launch))
+    };
     if args.no_root {
-        return Err(session::launch(
-            &image,
-            &backing,
-            &plan?,
-            &session::Launch {
-                execfn,
-                argv,
-                image_path: backing.path().as_os_str().as_bytes().to_vec(),
-            },
-        ));
+        return one_program(&plan?, argv);
     }
     let descriptor = session::ImageDescriptor::new(&backing)?;
     let options = ViewOptions {
-        binds: args.bind,
-        workdir: args.workdir,
-        existing: args.view,
+        binds: args.bind.clone(),
+        workdir: args.workdir.clone(),
+        existing: args.view.clone(),
     };
-    view::raise(&image, backing.as_fd(), &options)?;
+    let mut lost = Lost::default();
+    match view::raise(&image, backing.as_fd(), &options) {
+        // What these ask for can only be had in a view.
+        Err(err)
+            if err.kind() == Kind::Lacking
+                && options.existing.is_none()
+                && options.binds.is_empty()
+                && options.workdir.is_none() =>
+        {
+            lost.go_on(&args, err, &feature::MOUNT_NAMESPACE)?;
+            let plan = plan?;
+            lost.say(&args);
+            return one_program(&plan, argv);
+        }
+        raised => raised?,
+    }
     // The plan knows best what is wrong with a program of the image; of others it knows nothing.
     if let Err(err) = plan
         && !session::is_script_or_elsewhere(execfn)
     {
         return Err(err);
     }
+    let stay = match session::require_filter() {
+        Ok(()) => true,
+        Err(err) => lost.go_on(&args, err, &feature::SECCOMP).map(|()| false)?,
+    };
+    if let Err(err) = session::require_exe() {
+        lost.go_on(&args, err, &feature::SET_EXE)?;
+    }
+    lost.say(&args);
     Err(session::begin(
         &image,
         descriptor,
@@ -242,7 +352,7 @@ fn launch(args: Args) -> Result<()> {
             argv,
             page,
             in_place: !args.copy_text,
-            stay: true,
+            stay,
         },
     ))
 }

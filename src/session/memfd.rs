@@ -20,11 +20,15 @@ pub const MEMFD_PREFIX: &str = "xip-run:";
 /// change it afterwards.
 ///
 /// # Errors
-/// [`Kind::Failed`](crate::error::Kind), with what the kernel refused and the way out.
+/// [`Kind::Failed`](crate::error::Kind), with what the kernel refused and the way out; [`Kind::Lacking`](crate::error::Kind)
+/// if it has no such memfds.
 pub(super) fn sealed(name: &[u8], parts: &[(u64, Vec<u8>)]) -> Result<File> {
     let fail =
         |what: &str, err: io::Error| Error::failed(format!("the session's memfd: {what}: {err}"));
-    let memfd = create(name).map_err(|err| fail("memfd_create", err))?;
+    let memfd = create(name).map_err(|err| match err.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => fail("memfd_create", err),
+        _ => Error::lacking(format!("the session's memfd: memfd_create: {err}")),
+    })?;
     let len_bytes = parts
         .iter()
         .filter(|(_, bytes)| !bytes.is_empty())

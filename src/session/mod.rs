@@ -8,12 +8,15 @@
 //! what it starts is the kernel's. [`begin`] starts a whole session: the stub stays, as the handler of what a seccomp
 //! filter traps, so that all that is started and every library is in place too.
 
+pub mod attempt;
 mod filter;
 mod index;
+mod lack;
 mod launch;
 mod memfd;
 mod whole;
 
+pub use lack::{require_exe, require_filter};
 pub use launch::{Launch, launch};
 pub use memfd::MEMFD_PREFIX;
 pub use whole::{Begin, ImageDescriptor, begin, is_script_or_elsewhere};

@@ -233,7 +233,7 @@ fn start_descriptors(start: OwnedFd, boot: &File) -> Result<OwnedFd> {
 }
 
 /// Nothing but the stub.
-fn boot_memfd() -> Result<File> {
+pub(super) fn boot_memfd() -> Result<File> {
     let segment = Segment {
         flags: R | X,
         at: 0,

@@ -4,6 +4,7 @@
 
 mod alloc;
 mod args;
+mod attempt;
 mod exec;
 mod mount;
 mod process;
@@ -14,6 +15,10 @@ pub(crate) mod wire;
 
 pub use alloc::{Arena, retire_arena};
 pub use args::from_c;
+pub use attempt::{
+    Ended, access_effective, execute_nothing, expect_children, in_child, install_seccomp_filter,
+    map_executable, map_without_replacing, seccomp_filter, set_exe, set_memory_map,
+};
 pub use exec::execveat;
 pub use mount::make_mounts_read_only;
 pub use process::{block_if_ignored, is_open, run_detached, unshare};

@@ -26,16 +26,16 @@ pub fn unshare(namespaces: UnshareFlags) -> io::Result<()> {
 }
 
 /// clone(2) as fork(2), but without a signal to the parent when the child ends.
-fn fork_silently() -> io::Result<libc::c_long> {
+pub(super) fn fork_silently() -> io::Result<libc::pid_t> {
     // SAFETY: with every argument 0 it copies the process, as fork(2) does; xip-run has one thread, so that no lock of
     // the C library is held by a thread that the child does not have.
     match unsafe { libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) } {
         -1 => Err(io::Error::last_os_error()),
-        pid => Ok(pid),
+        pid => Ok(pid as libc::pid_t),
     }
 }
 
-fn exit_now(code: i32) -> ! {
+pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return, and runs nothing of the process that this one was copied from.
     unsafe { libc::_exit(code) }
 }
@@ -53,9 +53,7 @@ pub fn run_detached(keep: &[BorrowedFd<'_>], run: impl FnOnce()) -> io::Result<u
         let made = fork_silently();
         if !matches!(made, Ok(0)) {
             // As a system call would answer.
-            let errno =
-                |err: io::Error| -libc::c_long::from(err.raw_os_error().unwrap_or(libc::EAGAIN));
-            let answer = made.unwrap_or_else(errno);
+            let answer = made.unwrap_or_else(|err| -err.raw_os_error().unwrap_or(libc::EAGAIN));
             let told = rustix::io::write(&to, &answer.to_ne_bytes());
             exit_now(i32::from(told.is_err()));
         }
@@ -69,21 +67,18 @@ pub fn run_detached(keep: &[BorrowedFd<'_>], run: impl FnOnce()) -> io::Result<u
         exit_now(i32::from(done.is_err()));
     }
     drop(to);
-    let mut answer = [0; size_of::<libc::c_long>()];
+    let mut answer = [0; size_of::<libc::pid_t>()];
     let told = File::from(from).read_exact(&mut answer);
     reap(between);
     told?;
-    let answer = libc::c_long::from_ne_bytes(answer);
-    u32::try_from(answer).map_err(|_| {
-        let errno = i32::try_from(-answer).unwrap_or(libc::EAGAIN);
-        io::Error::from_raw_os_error(errno)
-    })
+    let answer = libc::pid_t::from_ne_bytes(answer);
+    u32::try_from(answer).map_err(|_| io::Error::from_raw_os_error(-answer))
 }
 
 /// Waits for a child's end, which has told all that there is to tell before.
-fn reap(child: libc::c_long) {
+fn reap(child: libc::pid_t) {
     // SAFETY: no status is written. Where SIGCHLD is ignored the kernel has no child to wait for.
-    while unsafe { libc::waitpid(child as libc::pid_t, std::ptr::null_mut(), libc::__WALL) } == -1
+    while unsafe { libc::waitpid(child, std::ptr::null_mut(), libc::__WALL) } == -1
         && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
     {}
 }

@@ -1,6 +1,7 @@
 //! The root view: the image as the root directory of a session. [`Server`] answers the kernel, [`raise`] makes the
 //! namespace, [`server_of`] finds who serves one, [`Bind`] says what of the host shows in it.
 
+pub mod attempt;
 mod bind;
 mod namespace;
 mod protocol;

@@ -25,7 +25,7 @@ use super::same_tree::require_same_tree;
 use super::server::{MAX_READ_BYTES, Server};
 use crate::cramfs::Image;
 use crate::error::{Error, Result};
-use crate::sys;
+use crate::sys::{self, Ended};
 
 /// What the view is made of, beside the image.
 #[derive(Clone, Debug, Default)]
@@ -54,28 +54,43 @@ pub fn server_of(source: &str) -> Option<u32> {
 
 /// An error of a system call that was needed for the view.
 fn failed(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
+    Error::failed(format!("the root view: {what}: {}", err.into()))
+}
+
+/// What may help where users may not have namespaces, or mount in them.
+const NAMESPACES_HINT: &str = "run it as root, or let users have namespaces (CONFIG_USER_NS, Linux 4.18, sysctl \
+    user.max_user_namespaces, kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0), or run \
+    one program against the host's root with --no-root";
+
+/// The same for a call that is refused then, and that has changed nothing.
+fn refused(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
     let err = err.into();
-    let hint = match err.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => {
-            "; run it as root, let users make user namespaces (sysctl kernel.unprivileged_userns_clone=1, \
-             kernel.apparmor_restrict_unprivileged_userns=0), or run one program against the host's root with --no-root"
-        }
-        _ => "",
-    };
-    Error::failed(format!("the root view: {what}: {err}{hint}"))
+    Error::lacking(format!("the root view: {what}: {err}; {NAMESPACES_HINT}"))
 }
 
 /// Makes the image's tree the root directory of this process. `image_fd` is the descriptor that `image` reads from.
 ///
-/// Must be called while the process has one thread. If it fails the process is not fit for anything but an exit; the
-/// server ends with it.
+/// Must be called while the process has one thread. If it fails for lack of a feature the process still has the host's root
+/// directory and its rights in it, though perhaps namespaces of its own, and can go on there; else it is not fit for
+/// anything but an exit. The server ends with the failure.
 ///
 /// # Errors
-/// [`Kind::Failed`](crate::error::Kind), with the system call and the way out.
+/// [`Kind::Lacking`](crate::error::Kind) if this kernel, or this user, can have no root view, else
+/// [`Kind::Failed`](crate::error::Kind); with the system call and the way out.
 pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> Result<()> {
-    let binds = all_binds(image, options)?;
+    let wanted_binds = canonical_binds(options)?;
     let cwd = std::env::current_dir().ok();
     if !may_mount() {
+        // There is no way back from a namespace: first what can be known outside.
+        if options.existing.is_none() {
+            open_fuse()?;
+        }
+        if !Path::new("/proc/self/uid_map").exists() {
+            return Err(Error::lacking(
+                "the root view: a user namespace needs /proc: mount it, or run it as root",
+            ));
+        }
+        try_user_namespace()?;
         enter_user_namespace()?;
     }
     match &options.existing {
@@ -84,10 +99,13 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
             let path = fs::canonicalize(path).map_err(|err| failed(path.display(), err))?;
             enter_mount_namespace()?;
             rustix::mount::mount_bind_recursive(&path, "/")
-                .map_err(|err| failed(format!("bind {} over /", path.display()), err))?;
+                .map_err(|err| refused(format!("bind {} over /", path.display()), err))?;
         }
         None => mount_image(image, image_fd)?,
     }
+    // After the server has gone its way: what this leaves in memory is not the server's.
+    let mut binds = host_directories(image);
+    binds.extend(wanted_binds);
     let old_root = open_directory("/").map_err(|err| failed("open /", err))?;
     let new_root = open_directory("/..").map_err(|err| failed("open /..", err))?;
     let pivoted = change_root(&new_root).map_err(|err| failed("pivot_root", err))?;
@@ -102,36 +120,52 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
     enter_workdir(options.workdir.as_deref(), cwd.as_deref())
 }
 
-/// All binds, their sources canonical: without links, which would lead elsewhere once the root is another.
-fn all_binds(image: &Image, options: &ViewOptions) -> Result<Vec<Bind>> {
-    let mut binds = host_directories(image);
-    for bind in &options.binds {
+/// The caller's binds, their sources canonical: without links, which would lead elsewhere once the root is another.
+fn canonical_binds(options: &ViewOptions) -> Result<Vec<Bind>> {
+    let canonical = |bind: &Bind| {
         let source = bind.source.canonicalize().map_err(|err| {
             Error::failed(format!(
                 "--bind {}: on the host: {err}",
                 bind.source.display()
             ))
         })?;
-        binds.push(Bind {
+        Ok(Bind {
             source,
             ..bind.clone()
-        });
-    }
-    Ok(binds)
+        })
+    };
+    options.binds.iter().map(canonical).collect()
 }
 
-fn may_mount() -> bool {
+/// May this process mount, without a user namespace of its own?
+pub(super) fn may_mount() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
+/// AppArmor lets users have namespaces in which they may do nothing, not even be somebody. Where it may do so, a child tries.
+fn try_user_namespace() -> Result<()> {
+    let restricted = fs::read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
+    if !restricted.is_ok_and(|value| value.starts_with(b"1")) {
+        return Ok(());
+    }
+    match sys::in_child(enter_user_namespace) {
+        Ok(Ended::Failed(why)) => Err(Error::lacking(why)),
+        _ => Ok(()),
+    }
+}
+
 /// A user namespace in which the caller's user and group are what they are outside, and nobody else is anything.
-fn enter_user_namespace() -> Result<()> {
+pub(super) fn enter_user_namespace() -> Result<()> {
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
-    sys::unshare(UnshareFlags::NEWUSER).map_err(|err| failed("unshare(CLONE_NEWUSER)", err))?;
+    sys::unshare(UnshareFlags::NEWUSER).map_err(|err| refused("unshare(CLONE_NEWUSER)", err))?;
     let write = |path: &str, text: String| {
-        fs::write(path, &text).map_err(|err| failed(format!("write {text:?} to {path}"), err))
+        fs::write(path, &text).map_err(|err| {
+            Error::failed(format!(
+                "the root view: write {text:?} to {path}: {err}; {NAMESPACES_HINT}"
+            ))
+        })
     };
     // Before gid_map; Linux before 3.19 does not have it.
     match write("/proc/self/setgroups", "deny".to_owned()) {
@@ -157,45 +191,54 @@ fn keep_right_to_set_exe() -> rustix::io::Result<()> {
 }
 
 /// A mount namespace of which nothing is seen outside. What the host mounts later is seen inside.
-fn enter_mount_namespace() -> Result<()> {
-    sys::unshare(UnshareFlags::NEWNS).map_err(|err| failed("unshare(CLONE_NEWNS)", err))?;
+pub(super) fn enter_mount_namespace() -> Result<()> {
+    sys::unshare(UnshareFlags::NEWNS).map_err(|err| refused("unshare(CLONE_NEWNS)", err))?;
     let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", flags).map_err(|err| failed("make / a slave mount", err))
 }
 
-/// Starts the server, enters the mount namespace and mounts the image over `/`.
-fn mount_image(image: &Image, image_fd: BorrowedFd<'_>) -> Result<()> {
-    // Opened in the user namespace that mounts it: the kernel wants the two to be the same.
+/// A FUSE connection, good for a mount in the user namespace that it is opened in.
+pub(super) fn open_fuse() -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let device = rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|err| {
-        Error::failed(format!(
+    rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|err| {
+        Error::lacking(format!(
             "the root view: open /dev/fuse: {}; load the kernel's fuse module, let this user open it, name a mount of \
              the same tree with --view, or run one program against the host's root with --no-root",
             io::Error::from(err)
         ))
-    })?;
+    })
+}
+
+/// Starts the server, enters the mount namespace and mounts the image over `/`.
+fn mount_image(image: &Image, image_fd: BorrowedFd<'_>) -> Result<()> {
+    let device = open_fuse()?;
     // Both ends stay open here until the byte is written, so that no SIGPIPE can come.
     let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|err| failed("pipe", err))?;
     let server = start_server(image, image_fd, &device, &wait)?;
 
     enter_mount_namespace()?;
+    let source = format!("{SERVER_NAME}:{server}");
+    mount_fuse(&source, &device, image.root().mode)?;
+    File::from(go)
+        .write_all(b"!")
+        .map_err(|err| failed("tell the server", err))
+}
+
+/// Mounts what the other end of a FUSE connection serves over `/`.
+pub(super) fn mount_fuse(source: &str, device: &OwnedFd, root_mode: u16) -> Result<()> {
     let data = format!(
         "fd={},rootmode={:o},user_id={},group_id={},default_permissions,allow_other,max_read={MAX_READ_BYTES}",
-        std::os::fd::AsRawFd::as_raw_fd(&device),
-        image.root().mode,
+        std::os::fd::AsRawFd::as_raw_fd(device),
+        root_mode,
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     );
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     let c_data =
         CString::new(data.as_str()).map_err(|err| failed("mount", io::Error::other(err)))?;
-    let source = format!("{SERVER_NAME}:{server}");
     rustix::mount::mount(source, "/", "fuse.cramfs", flags, c_data.as_c_str())
-        .map_err(|err| failed(format!("mount fuse.cramfs over / with {data}"), err))?;
-    File::from(go)
-        .write_all(b"!")
-        .map_err(|err| failed("tell the server", err))
+        .map_err(|err| refused(format!("mount fuse.cramfs over / with {data}"), err))
 }
 
 /// The server is started before the mount namespace is entered, and waits until the image is mounted: before, read(2)

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use similar::TextDiff;
 use tempfile::TempDir;
 
-use super::launch::{XIP_RUN, have, skip, text};
+use super::launch::{XIP_RUN, copy_program, have, skip, text};
 use super::leftovers::{Traces, memfds};
 use super::mounted::can_mount;
 use super::sample::{Sample, ending, samples};
@@ -48,6 +48,17 @@ pub enum Place {
     /// `xip-run` with the image.
     InPlace,
 }
+
+/// Who runs a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    Root,
+    /// One without a privilege, and without a name in the system.
+    Other,
+}
+
+/// The number of [`User::Other`], and of its group.
+const OTHER: &str = "1000";
 
 /// The system: `root` is the directory, `image` is made of it.
 pub struct Debian {
@@ -132,19 +143,18 @@ impl Debian {
     /// is in /tmp afterwards. Nothing may be left of either session.
     #[track_caller]
     pub fn same(&self, argv: &[&str], stdin: &str) -> Ended {
-        self.same_with(None, argv, stdin)
+        self.same_with(User::Root, &[], argv, stdin)
     }
 
-    /// The same, with a file of tests/debian in /tmp.
+    /// The same, by a user, with copies of files in /tmp.
     #[track_caller]
-    fn same_with(&self, file: Option<&str>, argv: &[&str], stdin: &str) -> Ended {
+    pub fn same_with(&self, user: User, files: &[&Path], argv: &[&str], stdin: &str) -> Ended {
         let [native, in_place] = [Place::Native, Place::InPlace].map(|place| {
-            let session = Session::new(self, place);
-            if let Some(name) = file {
-                let from = Path::new(env!("CARGO_MANIFEST_DIR"))
-                    .join("tests/debian")
-                    .join(name);
-                fs::copy(from, session.dir.path().join("tmp").join(name)).unwrap();
+            let session = Session::by(self, place, user);
+            for file in files {
+                let to = session.dir.path().join("tmp");
+                let to = to.join(file.file_name().unwrap());
+                copy_program(file, &to);
             }
             session.run(argv, stdin)
         });
@@ -159,7 +169,7 @@ impl Debian {
     /// Does the work of a script of tests/debian in both places. It must come to the same, to success, and to what its lines
     /// that begin with `#= ` say: the rest of each is in what it prints, in this order.
     #[track_caller]
-    pub fn work(&self, name: &str) {
+    pub fn work(&self, user: User, name: &str) {
         let path = format!("/tmp/{name}");
         let argv: &[&str] = match name.rsplit_once('.').unwrap().1 {
             "bash" => &["/bin/bash", "-euo", "pipefail", &path],
@@ -167,11 +177,11 @@ impl Debian {
             "py" => &["/usr/bin/python3", "-u", &path],
             other => panic!("how are .{other} files run?"),
         };
-        let ended = self.same_with(Some(name), argv, "");
-        assert!(ended.status == "0", "{name} fails:\n{}", ended.shown());
         let file = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/debian")
             .join(name);
+        let ended = self.same_with(user, &[&file], argv, "");
+        assert!(ended.status == "0", "{name} fails:\n{}", ended.shown());
         let script = fs::read_to_string(file).unwrap();
         let stdout = text(&ended.stdout);
         let mut rest = stdout.as_str();
@@ -193,6 +203,21 @@ impl Debian {
             rest = after;
         }
     }
+}
+
+/// Are there user namespaces for those without a privilege? If not, the test is to be skipped, which is said here.
+pub fn have_user_namespaces() -> bool {
+    let mut setpriv = Command::new("setpriv");
+    let user = [format!("--reuid={OTHER}"), format!("--regid={OTHER}")];
+    setpriv
+        .args(user)
+        .args(["--clear-groups", "unshare", "-U", "true"]);
+    let output = setpriv.output();
+    let have = output.as_ref().is_ok_and(|output| output.status.success());
+    if !have {
+        skip(&format!("no user namespaces for users: {output:?}"));
+    }
+    have
 }
 
 /// Fails with the difference, if there is one.
@@ -242,12 +267,18 @@ impl Ended {
 pub struct Session<'a> {
     debian: &'a Debian,
     place: Place,
+    user: User,
     dir: TempDir,
 }
 
 impl<'a> Session<'a> {
-    /// One in that place.
+    /// Root's in that place.
     pub fn new(debian: &'a Debian, place: Place) -> Self {
+        Self::by(debian, place, User::Root)
+    }
+
+    /// A user's in that place.
+    pub fn by(debian: &'a Debian, place: Place, user: User) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("session-")
             .tempdir_in(cache())
@@ -258,14 +289,23 @@ impl<'a> Session<'a> {
         fs::set_permissions(dir.path().join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         // A name of its own, by which its server is known.
         fs::hard_link(debian.image(), dir.path().join("image")).unwrap();
-        Self { debian, place, dir }
+        if user == User::Other {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+            copy_program(Path::new(XIP_RUN), &dir.path().join("xip-run"));
+        }
+        Self {
+            debian,
+            place,
+            user,
+            dir,
+        }
     }
 
     /// The command that runs a program there, in /tmp.
     pub fn command(&self, argv: &[&str]) -> Command {
         let path = |name: &str| self.dir.path().join(name);
-        match self.place {
-            Place::InPlace => {
+        match (self.place, self.user) {
+            (Place::InPlace, User::Root) => {
                 let mut command = Command::new(XIP_RUN);
                 let mut tmp = path("tmp").into_os_string();
                 tmp.push(":/tmp");
@@ -276,17 +316,36 @@ impl<'a> Session<'a> {
                 command.args(argv);
                 command
             }
+            // In a namespace in which the user can reach the image and /dev/fuse.
+            (Place::InPlace, User::Other) => {
+                let script = "mknod -m 666 \"$1/fuse\" c 10 229
+                    mount --bind \"$1/fuse\" /dev/fuse
+                    mount --bind \"$1\" /mnt
+                    user=$2; shift 2
+                    exec setpriv --reuid=$user --regid=$user --clear-groups env -i \"$@\"";
+                let mut command = Command::new("unshare");
+                command.args(["-m", "sh", "-ec", script, "sh"]);
+                command.arg(self.dir.path()).arg(OTHER).args(ENVIRONMENT);
+                command.args(["/mnt/xip-run", "--image", "/mnt/image"]);
+                command.args(["--bind", "/mnt/tmp:/tmp", "--workdir", "/tmp"]);
+                command.args(argv);
+                command
+            }
             // Read-only, without devices and set-user-ID programs, and with the host's directories: as in a session.
-            Place::Native => {
+            (Place::Native, user) => {
                 let mut command = Command::new("unshare");
                 let script = "mount --bind \"$1\" \"$2\"
                     mount -o remount,bind,ro,nosuid,nodev \"$2\"
                     for name in dev proc run sys; do mount --rbind /$name \"$2/$name\"; done
                     mount --bind \"$3\" \"$2/tmp\"
-                    root=$2; shift 3
-                    exec chroot \"$root\" /usr/bin/env -i --chdir=/tmp \"$@\"";
+                    root=$2; user=$4; shift 4
+                    exec chroot --userspec=$user --groups= \"$root\" /usr/bin/env -i --chdir=/tmp \"$@\"";
                 command.args(["-m", "sh", "-ec", script, "sh"]);
                 command.args([self.debian.dir.join("root"), path("root"), path("tmp")]);
+                command.arg(match user {
+                    User::Root => "+0:+0".to_owned(),
+                    User::Other => format!("+{OTHER}:+{OTHER}"),
+                });
                 command.args(ENVIRONMENT).args(argv);
                 command
             }

@@ -1,0 +1,234 @@
+//! What this kernel has for a session, and lets this user have: every feature is tried, and nothing of the trials stays.
+
+mod text;
+
+use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::sync::Arc;
+
+use rustix::fs::StatxFlags;
+use serde::Serialize;
+
+use crate::backing::FileBacking;
+use crate::cramfs::Image;
+use crate::error::{Error, Result};
+use crate::feature::{self, Feature, Need};
+use crate::session::attempt as session;
+use crate::sys::{self, Ended};
+use crate::units::PageSize;
+use crate::view::attempt as view;
+
+/// `STATX_ATTR_DAX`: the file's pages are the device's own.
+const STATX_ATTR_DAX: u64 = 0x20_0000;
+/// `PROC_SUPER_MAGIC`
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Probe {
+    /// Release of the kernel: uname(2).
+    pub kernel: String,
+    /// Its machine.
+    pub machine: String,
+    /// Size of its pages in bytes.
+    pub page_size: u64,
+    /// Who asks: the effective user.
+    pub uid: u32,
+    /// Every feature of [`feature::ALL`], in that order.
+    pub features: Vec<Finding>,
+    /// What the image gives, if one was named.
+    pub image: Option<ImageFinding>,
+    /// Can one program be in place, with the host's root directory?
+    pub one_program_in_place: bool,
+    /// Can a whole session be in place, with the image as its root directory?
+    pub session_in_place: bool,
+}
+
+/// A feature, and whether it is here.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// Which.
+    #[serde(flatten)]
+    pub feature: Feature,
+    /// Has the trial succeeded?
+    pub available: bool,
+    /// Why not, and the way out; or what is to be said of it all the same.
+    pub detail: Option<String>,
+}
+
+/// What an image gives.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageFinding {
+    /// Absolute path.
+    pub path: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// What its pages are mapped from: `dax` is flash itself, `page-cache` a copy in RAM that all share.
+    pub mapped_from: &'static str,
+    /// Can its pages be executed?
+    pub executable: bool,
+    /// Why not, and the way out.
+    pub detail: Option<String>,
+}
+
+impl Probe {
+    /// Tries everything. `image` is what was named by `--image`.
+    ///
+    /// To be called while the process has one thread.
+    ///
+    /// # Errors
+    /// If the image cannot be opened, or is none that can be run.
+    pub fn new(image: Option<&Arc<FileBacking>>) -> Result<Self> {
+        sys::expect_children();
+        open_standard_descriptors()?;
+        let image = image.map(ImageFinding::new).transpose()?;
+        let features: Vec<_> = feature::ALL.iter().map(Finding::new).collect();
+        let all = |needed: &[Need]| {
+            let mut of_interest = features
+                .iter()
+                .filter(|finding| needed.contains(&finding.feature.needed_for));
+            of_interest.all(|finding| finding.available)
+                && image.as_ref().is_none_or(|image| image.executable)
+        };
+        let uname = rustix::system::uname();
+        Ok(Self {
+            kernel: uname.release().to_string_lossy().into_owned(),
+            machine: uname.machine().to_string_lossy().into_owned(),
+            page_size: rustix::param::page_size() as u64,
+            uid: rustix::process::geteuid().as_raw(),
+            one_program_in_place: all(&[Need::Everything]),
+            session_in_place: all(&[Need::Everything, Need::Session]),
+            features,
+            image,
+        })
+    }
+}
+
+/// Where one of the three is closed, what is opened next would get its number, and a child that complains would write there.
+fn open_standard_descriptors() -> Result<()> {
+    loop {
+        let null = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|err| Error::failed(format!("/dev/null: {err}")))?;
+        if null.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        let _ = null.into_raw_fd();
+    }
+}
+
+/// Runs a trial in a child.
+fn in_child<E: Display>(run: impl FnOnce() -> Result<(), E>) -> Result<()> {
+    match sys::in_child(run) {
+        Ok(Ended::Succeeded) => Ok(()),
+        Ok(Ended::Failed(why)) => Err(Error::lacking(why)),
+        Ok(other) => Err(Error::lacking(format!("{other:?}"))),
+        Err(err) => Err(Error::lacking(format!("a child: {err}"))),
+    }
+}
+
+fn lacking(err: impl Into<std::io::Error>) -> Error {
+    Error::lacking(err.into().to_string())
+}
+
+/// The feature's trial; something to be said of it.
+fn attempt(name: &str) -> Result<Option<String>> {
+    let tried = match name {
+        "page-size" => PageSize::of_running_kernel()
+            .map(drop)
+            .ok_or_else(|| Error::lacking("this kernel has pages of another size")),
+        "memfd" => session::seal_memfd(),
+        "memfd-exec" => session::make_executable_memfd(),
+        "execveat" => session::execute_memfd(),
+        "seccomp" => {
+            return Ok(session::trap()?.then(|| {
+                "for this user with no_new_privs: set-user-ID programs run as their caller"
+                    .to_owned()
+            }));
+        }
+        "mount-namespace" => in_child(view::enter_namespaces),
+        "user-namespace" => in_child(view::enter_any_user_namespace).map_err(|err| {
+            match view::needs_no_user_namespace() {
+                true => Error::lacking(format!("{err}; not needed: this user may mount")),
+                false => err,
+            }
+        }),
+        "fuse" => view::open_fuse_device(),
+        "fuse-mount" if view::open_fuse_device().is_err() => {
+            Err(Error::lacking("cannot be tried without /dev/fuse"))
+        }
+        "fuse-mount" => in_child(view::mount_view),
+        "mm-map" => in_child(sys::set_memory_map),
+        "set-exe" => in_child(|| {
+            view::enter_needed_user_namespace()?;
+            crate::session::require_exe()
+        }),
+        "proc" => is_proc_mounted(),
+        "statx" => rustix::fs::statx(
+            rustix::fs::CWD,
+            "/",
+            rustix::fs::AtFlags::empty(),
+            StatxFlags::BASIC_STATS,
+        )
+        .map(drop)
+        .map_err(lacking),
+        "map-fixed-noreplace" => sys::map_without_replacing().map_err(lacking),
+        "faccessat2" => sys::access_effective(c"/").map_err(lacking),
+        "mount-setattr" => in_child(|| {
+            view::enter_namespaces()?;
+            sys::make_mounts_read_only(c"/").map_err(lacking)
+        }),
+        other => Err(Error::failed(format!("nothing tries {other}"))),
+    };
+    tried.map(|()| None)
+}
+
+fn is_proc_mounted() -> Result<()> {
+    std::fs::read_link("/proc/self/exe")
+        .map_err(|err| Error::lacking(format!("readlink /proc/self/exe: {err}; mount /proc")))?;
+    let kind = rustix::fs::statfs("/proc").map_err(lacking)?.f_type as u64;
+    match kind == PROC_SUPER_MAGIC {
+        true => Ok(()),
+        false => Err(Error::lacking("/proc is no proc filesystem; mount one")),
+    }
+}
+
+impl Finding {
+    fn new(feature: &Feature) -> Self {
+        let answer = attempt(feature.name);
+        Self {
+            feature: *feature,
+            available: answer.is_ok(),
+            detail: answer.unwrap_or_else(|err| Some(err.to_string())),
+        }
+    }
+}
+
+impl ImageFinding {
+    fn new(backing: &Arc<FileBacking>) -> Result<Self> {
+        let in_image = |err: Error| err.context(backing.path().display());
+        let image = Image::open_shared(backing.clone()).map_err(in_image)?;
+        image.require_runnable().map_err(in_image)?;
+        let dax = rustix::fs::statx(
+            backing,
+            "",
+            rustix::fs::AtFlags::EMPTY_PATH,
+            StatxFlags::empty(),
+        )
+        .is_ok_and(|stat| stat.stx_attributes.bits() & STATX_ATTR_DAX != 0);
+        let mapped = sys::map_executable(backing.as_fd());
+        Ok(Self {
+            path: backing.path().display().to_string(),
+            size_bytes: backing.identity().size,
+            mapped_from: if dax { "dax" } else { "page-cache" },
+            executable: mapped.is_ok(),
+            detail: mapped.err().map(|err| match backing.require_executable() {
+                Err(why) => why.to_string(),
+                Ok(()) => format!("mmap with PROT_EXEC: {err}"),
+            }),
+        })
+    }
+}
