@@ -9,6 +9,7 @@
 //! | Qemu | arguments; `{flash}` is the file that is the flash bank |
 //! | Node, Property | a node that the device tree gets, and its properties as fdtput(1) has them |
 //! | Flash | what is in the bank: `cramfs` or `ext4` (with the image in it), its size, and the bank's, if it is larger |
+//! | Window | the physical address where the bank's first bytes are to be found |
 //! | Mount | the device that the ext4 of the flash is on, mounted with DAX at /flash |
 //! | Image | what xip-mem calls its pages (`flash`, `page cache`, `tmpfs`), and what `xip-run --image` is given; may be repeated |
 #![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
@@ -80,6 +81,7 @@ pub struct Rig {
     pub content: Content,
     pub content_bytes: u64,
     pub bank_bytes: u64,
+    pub window: Option<String>,
     pub mount: Option<String>,
     /// The class of its pages, and what `--image` is given.
     pub images: Vec<(String, String)>,
@@ -117,8 +119,8 @@ impl Rig {
             })
             .collect();
         let known = [
-            "Arch", "Kernel", "Modules", "Append", "Qemu", "Node", "Property", "Flash", "Mount",
-            "Image",
+            "Arch", "Kernel", "Modules", "Append", "Qemu", "Node", "Property", "Flash", "Window",
+            "Mount", "Image",
         ];
         if let Some((key, _)) = lines.iter().find(|(key, _)| !known.contains(key)) {
             panic!("{name}: unknown key {key}");
@@ -165,6 +167,7 @@ impl Rig {
             },
             content_bytes,
             bank_bytes: flash.get(2).map_or(content_bytes, |size| mebibytes(size)),
+            window: optional("Window").map(str::to_owned),
             mount: optional("Mount").map(str::to_owned),
             images,
         }

@@ -11,13 +11,13 @@ use super::newc;
 use super::rig::{Content, Rig, directory};
 
 /// Programs that are busybox.
-const APPLETS: [&str; 57] = [
+const APPLETS: [&str; 59] = [
     "[", "awk", "base64", "basename", "cat", "chmod", "chroot", "cmp", "cp", "cut", "date", "dd",
-    "diff", "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find", "grep", "gzip",
-    "head", "id", "insmod", "ip", "kill", "ln", "ls", "md5sum", "mkdir", "mknod", "mktemp",
-    "mount", "mv", "poweroff", "printf", "ps", "pwd", "readlink", "rm", "sed", "seq", "setpriv",
-    "sh", "sleep", "sort", "stat", "tail", "test", "timeout", "tr", "true", "umount", "uname",
-    "wc",
+    "devmem", "diff", "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find", "grep",
+    "gzip", "head", "hexdump", "id", "insmod", "ip", "kill", "ln", "ls", "md5sum", "mkdir",
+    "mknod", "mktemp", "mount", "mv", "poweroff", "printf", "ps", "pwd", "readlink", "rm", "sed",
+    "seq", "setpriv", "sh", "sleep", "sort", "stat", "tail", "test", "timeout", "tr", "true",
+    "umount", "uname", "wc",
 ];
 /// Programs that are linked dynamically, and where they are in their packages.
 const DYNAMIC: [&str; 13] = [
@@ -93,9 +93,10 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
     // Text and constants of the smallest of them; whatever the architecture, they are most of the program.
     let kib = |name: &str| fs::metadata(image_root.join(name)).unwrap().len() / 1024 * 9 / 10;
     let conf = format!(
-        "modules='{}'\ndevice='{}'\nbusybox_kib={}\nsleep_kib={}\n",
+        "modules='{}'\ndevice='{}'\nwindow='{}'\nbusybox_kib={}\nsleep_kib={}\n",
         rig.modules,
         rig.mount.as_deref().unwrap_or_default(),
+        rig.window.as_deref().unwrap_or_default(),
         kib("bin/busybox"),
         kib("usr/bin/sleep"),
     );
