@@ -51,6 +51,34 @@ fn every_rig_is_a_test() {
     assert_eq!(rig::names(), RIGS);
 }
 
+#[test]
+fn a_machines_faults_are_seen() {
+    let good = "[ 1.0] hrtimer: interrupt took 1 ns\nRIG: ok flash: a\nRIG: ok flash: b\nRIG: end: 2 passed, 0 failed\n";
+    assert_eq!(machine::faults_of(good), [""; 0]);
+    let said = |line: &str| machine::faults_of(&format!("[ 1.0] {line}\n{good}"));
+    for line in [
+        "WARNING: CPU: 0 PID: 1 at fs/fuse/dev.c:1 fuse_dev_read+0x1/0x2 [fuse]",
+        "BUG: unable to handle page fault for address: 0",
+        "Internal error: Oops: 17 [#1] SMP ARM",
+        "Call trace:",
+        "rcu: INFO: rcu_sched self-detected stall on CPU",
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+        "INFO: task xip-run:160 blocked for more than 120 seconds.",
+        "RIG: FAILED flash: c: status 1",
+    ] {
+        assert_eq!(said(line).len(), 1, "{line}");
+    }
+    for log in [
+        // It has not come to its end, a check's line is missing, one has failed, there was none.
+        "RIG: ok flash: a\n",
+        "RIG: ok flash: a\nRIG: end: 2 passed, 0 failed\n",
+        "RIG: ok flash: a\nRIG: end: 1 passed, 1 failed\n",
+        "RIG: end: 0 passed, 0 failed\n",
+    ] {
+        assert_eq!(machine::faults_of(log).len(), 1, "{log}");
+    }
+}
+
 /// Where tests/rigs/fetch puts what it fetches.
 fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("rigs")

@@ -74,10 +74,17 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
     let mut text = Vec::new();
     File::open(log).unwrap().read_to_end(&mut text).unwrap();
     let log = String::from_utf8_lossy(&text).replace('\r', "");
-    let mut faults = Vec::new();
-    if let Err(why) = ended {
-        faults.push(why);
+    let mut faults = faults_of(&log);
+    faults.extend(ended.err());
+    if fs::read(&system.flash).unwrap() != flash_before {
+        faults.push("the flash has been written to".to_owned());
     }
+    Outcome { log, faults }
+}
+
+/// What is wrong with what a machine has said.
+pub fn faults_of(log: &str) -> Vec<String> {
+    let mut faults = Vec::new();
     faults.extend(
         log.lines()
             .filter(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
@@ -88,7 +95,7 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
             .filter(|line| line.contains("RIG: FAILED"))
             .map(str::to_owned),
     );
-    match end_of(&log) {
+    match end_of(log) {
         None => faults.push("the machine has not said that it ended".to_owned()),
         Some((0, _)) => faults.push("no check has passed".to_owned()),
         Some((passed, failed)) => {
@@ -103,10 +110,7 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
             }
         }
     }
-    if fs::read(&system.flash).unwrap() != flash_before {
-        faults.push("the flash has been written to".to_owned());
-    }
-    Outcome { log, faults }
+    faults
 }
 
 /// How many checks passed and failed, by the log's end.
