@@ -1,0 +1,132 @@
+//! Boards: kernels of Debian's in emulated machines, with the image in memory-mapped flash. Each of tests/rigs/*.rig boots
+//! with an initramfs that holds the image against tests/rigs/acceptance.sh, and turns itself off.
+//!
+//! `tests/rigs/run NAME` fetches what is needed and runs one. What the machine said is kept in target/tmp/rigs/logs.
+
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/launch.rs"]
+mod launch;
+#[path = "rigs/machine.rs"]
+mod machine;
+#[path = "rigs/newc.rs"]
+mod newc;
+#[path = "common/release.rs"]
+mod release;
+#[path = "rigs/rig.rs"]
+mod rig;
+#[path = "rigs/system.rs"]
+mod system;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use launch::skip;
+use rig::{Content, Rig};
+
+/// A test for each.
+macro_rules! rigs {
+    ($($test:ident: $name:literal,)*) => {
+        const RIGS: &[&str] = &[$($name),*];
+        $(
+            #[test]
+            fn $test() {
+                boots($name);
+            }
+        )*
+    };
+}
+
+rigs! {
+    aarch64_dax_nor: "aarch64-dax-nor",
+    armv7_nor: "armv7-nor",
+    x86_64_dax: "x86_64-dax",
+    x86_64_nor: "x86_64-nor",
+    x86_64_ram: "x86_64-ram",
+    x86_64_virtio_pmem: "x86_64-virtio-pmem",
+}
+
+#[test]
+fn every_rig_is_a_test() {
+    assert_eq!(rig::names(), RIGS);
+}
+
+#[test]
+fn a_machines_faults_are_seen() {
+    let good = "[ 1.0] hrtimer: interrupt took 1 ns\nRIG: ok flash: a\nRIG: ok flash: b\nRIG: end: 2 passed, 0 failed\n";
+    assert_eq!(machine::faults_of(good), [""; 0]);
+    let said = |line: &str| machine::faults_of(&format!("[ 1.0] {line}\n{good}"));
+    for line in [
+        "WARNING: CPU: 0 PID: 1 at fs/fuse/dev.c:1 fuse_dev_read+0x1/0x2 [fuse]",
+        "BUG: unable to handle page fault for address: 0",
+        "Internal error: Oops: 17 [#1] SMP ARM",
+        "Call trace:",
+        "rcu: INFO: rcu_sched self-detected stall on CPU",
+        "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
+        "INFO: task xip-run:160 blocked for more than 120 seconds.",
+        "RIG: FAILED flash: c: status 1",
+    ] {
+        assert_eq!(said(line).len(), 1, "{line}");
+    }
+    for log in [
+        // It has not come to its end, a check's line is missing, one has failed, there was none.
+        "RIG: ok flash: a\n",
+        "RIG: ok flash: a\nRIG: end: 2 passed, 0 failed\n",
+        "RIG: ok flash: a\nRIG: end: 1 passed, 1 failed\n",
+        "RIG: end: 0 passed, 0 failed\n",
+    ] {
+        assert_eq!(machine::faults_of(log).len(), 1, "{log}");
+    }
+}
+
+/// Where tests/rigs/fetch puts what it fetches.
+fn cache() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("rigs")
+}
+
+/// Can it run here? If not, says why.
+fn possible(rig: &Rig) -> bool {
+    let kernel = format!("{}-{}", rig.arch.debian, rig.kernel_suite);
+    let kernel = cache().join("kernels").join(kernel).join("vmlinuz");
+    let userland = cache().join("userland").join(rig.arch.debian);
+    if !kernel.is_file() || !userland.is_dir() {
+        skip("there is no kernel or userland of Debian's: tests/setup --rigs");
+        return false;
+    }
+    let mut tools = vec![rig.arch.qemu];
+    if rig.content == Content::Ext4 {
+        tools.push("mkfs.ext4");
+    }
+    if rig.node.is_some() {
+        tools.push("fdtput");
+    }
+    tools.iter().all(|tool| common::have_tool(tool))
+}
+
+#[track_caller]
+fn boots(name: &str) {
+    let rig = Rig::read(name);
+    if !possible(&rig) {
+        return;
+    }
+    let Some(programs) = release::programs(rig.arch.target, rig.arch.linker, rig.arch.rustflags)
+    else {
+        return;
+    };
+    let dir = tempfile::Builder::new()
+        .prefix(name)
+        .tempdir_in(cache())
+        .unwrap();
+    let logs = cache().join("logs");
+    fs::create_dir_all(&logs).unwrap();
+    let log = logs.join(format!("{name}.log"));
+    let system = system::make(&rig, &cache(), &programs, dir.path());
+    let outcome = machine::boot(&rig, &system, dir.path(), &log);
+    if !outcome.faults.is_empty() {
+        panic!("{}\n{name}: {}\n", outcome.log, outcome.faults.join("\n"));
+    }
+    let ours = outcome.log.lines().filter(|line| line.starts_with("RIG: "));
+    for line in ours {
+        println!("{name}: {}", &line["RIG: ".len()..]);
+    }
+}

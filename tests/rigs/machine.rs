@@ -1,0 +1,173 @@
+//! Runs a rig: QEMU, from its start to its end, and what the machine says on its serial line meanwhile.
+#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::rig::Rig;
+use super::system::{System, run};
+
+/// No machine runs longer.
+const TIME_LIMIT: Duration = Duration::from_secs(240);
+
+/// What a kernel says that has a fault, or found one.
+const COMPLAINTS: [&str; 11] = [
+    "WARNING: ",
+    "BUG: ",
+    "Oops",
+    "Call Trace",
+    "Call trace",
+    "Kernel panic",
+    "rcu_sched self-detected",
+    "rcu_preempt self-detected",
+    "detected stalls on",
+    "soft lockup",
+    "blocked for more than",
+];
+
+/// What came of it.
+pub struct Outcome {
+    pub log: String,
+    /// Nothing, if all is well.
+    pub faults: Vec<String>,
+}
+
+/// Runs the machine until it turns itself off. The log is kept in `log`, whatever comes.
+pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
+    let flash_before = fs::read(&system.flash).unwrap();
+    let mut command = Command::new(rig.arch.qemu);
+    command
+        .args("-accel tcg -display none -nodefaults -no-reboot -serial stdio -m 512M".split(' '));
+    command.args(
+        rig.qemu
+            .iter()
+            .map(|word| word.replace("{flash}", system.flash.to_str().unwrap())),
+    );
+    if rig.node.is_some() {
+        let tree = device_tree(rig, dir);
+        command.arg("-dtb").arg(tree);
+    }
+    command
+        .arg("-kernel")
+        .arg(&system.kernel)
+        .arg("-initrd")
+        .arg(&system.initramfs);
+    // Warnings are shown (a kernel's own are of level 4), and a panic is an end.
+    let console = rig.arch.console;
+    command.arg("-append").arg(format!(
+        "console={console} panic=-1 loglevel=5 {}",
+        rig.append
+    ));
+    let output = File::create(log).unwrap();
+    let child = command
+        .stdin(Stdio::null())
+        .stderr(output.try_clone().unwrap())
+        .stdout(output)
+        .spawn()
+        .unwrap_or_else(|err| panic!("{command:?}: {err}"));
+    let ended = wait(child);
+
+    let mut text = Vec::new();
+    File::open(log).unwrap().read_to_end(&mut text).unwrap();
+    let log = String::from_utf8_lossy(&text).replace('\r', "");
+    let mut faults = faults_of(&log);
+    faults.extend(ended.err());
+    if fs::read(&system.flash).unwrap() != flash_before {
+        faults.push("the flash has been written to".to_owned());
+    }
+    Outcome { log, faults }
+}
+
+/// What is wrong with what a machine has said.
+pub fn faults_of(log: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    faults.extend(
+        log.lines()
+            .filter(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
+            .map(|line| format!("the kernel: {line}")),
+    );
+    faults.extend(
+        log.lines()
+            .filter(|line| line.contains("RIG: FAILED"))
+            .map(str::to_owned),
+    );
+    match end_of(log) {
+        None => faults.push("the machine has not said that it ended".to_owned()),
+        Some((0, _)) => faults.push("no check has passed".to_owned()),
+        Some((passed, failed)) => {
+            let oks = log
+                .lines()
+                .filter(|line| line.starts_with("RIG: ok "))
+                .count();
+            if failed != 0 || oks != passed {
+                faults.push(format!(
+                    "{passed} checks passed, {oks} of them are in the log; {failed} failed"
+                ));
+            }
+        }
+    }
+    faults
+}
+
+/// How many checks passed and failed, by the log's end.
+fn end_of(log: &str) -> Option<(usize, usize)> {
+    let line = log
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("RIG: end: "))?;
+    let (passed, failed) = line.split_once(", ")?;
+    let passed = passed.strip_suffix(" passed")?.parse().ok()?;
+    Some((passed, failed.strip_suffix(" failed")?.parse().ok()?))
+}
+
+/// Waits for the machine to turn itself off, for so long as it may run.
+fn wait(mut child: Child) -> Result<(), String> {
+    let end = Instant::now() + TIME_LIMIT;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return match status.success() {
+                true => Ok(()),
+                false => Err(format!("QEMU: {status}")),
+            };
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(format!("the machine has run for {TIME_LIMIT:?}"));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The machine's own device tree with the rig's node.
+fn device_tree(rig: &Rig, dir: &Path) -> PathBuf {
+    let path = dir.join("tree.dtb");
+    let machine = rig.qemu.iter().position(|word| word == "-M").unwrap() + 1;
+    let mut dump = Command::new(rig.arch.qemu);
+    dump.args(["-display", "none", "-nodefaults", "-m", "512M"]);
+    // The processor is in the tree too.
+    for (at, word) in rig.qemu.iter().enumerate() {
+        if word == "-cpu" {
+            dump.args([word, &rig.qemu[at + 1]]);
+        }
+    }
+    dump.arg("-M")
+        .arg(format!("{},dumpdtb={}", rig.qemu[machine], path.display()));
+    run(&mut dump);
+    let node = rig.node.as_deref().unwrap();
+    run(Command::new("fdtput").arg("-c").arg(&path).arg(node));
+    for property in &rig.properties {
+        let (kind, rest) = property.split_first().unwrap();
+        run(Command::new("fdtput")
+            .arg("-t")
+            .arg(kind)
+            .arg(&path)
+            .arg(node)
+            .args(rest));
+    }
+    path
+}

@@ -1,0 +1,224 @@
+//! What a rig boots with: the tree that its image is made of, its initramfs, its flash.
+#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::newc;
+use super::rig::{Content, Rig, directory};
+
+/// Programs that are busybox.
+const APPLETS: [&str; 59] = [
+    "[", "awk", "base64", "basename", "cat", "chmod", "chroot", "cmp", "cp", "cut", "date", "dd",
+    "devmem", "diff", "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find", "grep",
+    "gzip", "head", "hexdump", "id", "insmod", "ip", "kill", "ln", "ls", "md5sum", "mkdir",
+    "mknod", "mktemp", "mount", "mv", "poweroff", "printf", "ps", "pwd", "readlink", "rm", "sed",
+    "seq", "setpriv", "sh", "sleep", "sort", "stat", "tail", "test", "timeout", "tr", "true",
+    "umount", "uname", "wc",
+];
+/// Programs that are linked dynamically, and where they are in their packages.
+const DYNAMIC: [&str; 13] = [
+    "bin/bash",
+    "bin/dash",
+    "bin/ls",
+    "bin/sleep",
+    "bin/true",
+    "usr/bin/env",
+    "usr/bin/paste",
+    "usr/bin/seq",
+    "usr/bin/sort",
+    "usr/bin/tail",
+    "usr/bin/tr",
+    "usr/bin/uniq",
+    "usr/bin/wc",
+];
+/// The host's directories, in the view.
+const EMPTY: [&str; 6] = ["dev", "proc", "rig", "run", "sys", "tmp"];
+
+/// Files of a rig, in a directory of its own.
+pub struct System {
+    pub kernel: PathBuf,
+    pub initramfs: PathBuf,
+    pub flash: PathBuf,
+}
+
+/// Makes them. `cache` has what tests/rigs/fetch has fetched, `programs` xip-run and the others for this architecture.
+pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
+    let image_root = dir.join("image");
+    plant(&cache.join("userland").join(rig.arch.debian), &image_root);
+    for name in EMPTY {
+        fs::create_dir(image_root.join(name)).unwrap();
+    }
+    let image = dir.join("rootfs.cramfs");
+    run(Command::new(env!("CARGO_BIN_EXE_xip-image"))
+        .args(["build", "--endian=little", "--squash-owner"])
+        .args([&image_root, &image]));
+
+    let kernel = format!("{}-{}", rig.arch.debian, rig.kernel_suite);
+    let kernel = cache.join("kernels").join(kernel);
+    let root = dir.join("root");
+    run(Command::new("cp").arg("-al").args([&image_root, &root]));
+    for name in ["flash", "images", "modules"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    for name in ["xip-run", "xip-mem", "xip-image"] {
+        copy(&programs.join(name), &root.join("rig").join(name));
+    }
+    for name in [
+        "acceptance.sh",
+        "children.sh",
+        "pipes.sh",
+        "pipes.bash",
+        "input",
+    ] {
+        copy(&directory().join(name), &root.join("rig").join(name));
+    }
+    copy(&directory().join("init"), &root.join("init"));
+    for entry in fs::read_dir(kernel.join("modules")).unwrap() {
+        let entry = entry.unwrap();
+        copy(&entry.path(), &root.join("modules").join(entry.file_name()));
+    }
+    if rig.content == Content::Cramfs {
+        copy(&image, &root.join("images/rootfs.cramfs"));
+    }
+    let images: String = rig
+        .images
+        .iter()
+        .map(|(class, image)| format!("{} {image}\n", class.replace(' ', "-")))
+        .collect();
+    fs::write(root.join("rig/images"), images).unwrap();
+    // Text and constants of the smallest of them; whatever the architecture, they are most of the program.
+    let kib = |name: &str| fs::metadata(image_root.join(name)).unwrap().len() / 1024 * 9 / 10;
+    let conf = format!(
+        "modules='{}'\ndevice='{}'\nwindow='{}'\nbusybox_kib={}\nsleep_kib={}\n",
+        rig.modules,
+        rig.mount.as_deref().unwrap_or_default(),
+        rig.window.as_deref().unwrap_or_default(),
+        kib("bin/busybox"),
+        kib("usr/bin/sleep"),
+    );
+    fs::write(root.join("rig/conf"), conf).unwrap();
+
+    let initramfs = dir.join("initramfs");
+    let mut out = BufWriter::new(File::create(&initramfs).unwrap());
+    newc::archive(&root, &mut out).unwrap();
+    out.flush().unwrap();
+    System {
+        kernel: kernel.join("vmlinuz"),
+        initramfs,
+        flash: make_flash(rig, &image, dir),
+    }
+}
+
+/// The programs of the image, with their libraries.
+fn plant(userland: &Path, root: &Path) {
+    for name in ["bin", "usr/bin"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    copy(&userland.join("bin/busybox"), &root.join("bin/busybox"));
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    for path in DYNAMIC {
+        let name = Path::new(path).file_name().unwrap();
+        // Shells are looked for in /bin; the names of the others are busybox's there.
+        let to = match path {
+            "bin/bash" | "bin/dash" => "bin",
+            _ => "usr/bin",
+        };
+        copy(&userland.join(path), &root.join(to).join(name));
+        add_libraries(userland, &userland.join(path), root);
+    }
+}
+
+/// What `PT_INTERP` and `DT_NEEDED` of a program or library name, and what that needs.
+fn add_libraries(userland: &Path, object: &Path, root: &Path) {
+    let bytes = fs::read(object).unwrap();
+    let elf = goblin::elf::Elf::parse(&bytes).unwrap();
+    let mut found: Vec<PathBuf> = Vec::new();
+    found.extend(
+        elf.interpreter
+            .map(|path| PathBuf::from(path.trim_start_matches('/'))),
+    );
+    let directories = ["lib", "usr/lib"].map(|dir| userland.join(dir));
+    for library in &elf.libraries {
+        let path = directories.iter().find_map(|dir| {
+            let mut places = fs::read_dir(dir)
+                .unwrap()
+                .map(|entry| entry.unwrap().path());
+            places.find(|place| place.is_dir() && place.join(library).exists())
+        });
+        let path = path.unwrap_or_else(|| panic!("{}: no {library}", object.display()));
+        found.push(path.strip_prefix(userland).unwrap().join(library));
+    }
+    for path in found {
+        let to = root.join(&path);
+        if to.exists() {
+            continue;
+        }
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        // Links are followed: the library has one name here.
+        let from = resolve(userland, &path);
+        copy(&from, &to);
+        add_libraries(userland, &from, root);
+    }
+}
+
+/// What a path of the userland leads to, with that as the root directory.
+fn resolve(userland: &Path, path: &Path) -> PathBuf {
+    let full = userland.join(path);
+    match fs::read_link(&full) {
+        Err(_) => full,
+        Ok(target) => match target.strip_prefix("/") {
+            Ok(absolute) => resolve(userland, absolute),
+            Err(_) => resolve(userland, &path.parent().unwrap().join(target)),
+        },
+    }
+}
+
+/// The bank: the image itself, or a filesystem with it.
+fn make_flash(rig: &Rig, image: &Path, dir: &Path) -> PathBuf {
+    let flash = dir.join("flash");
+    let file = File::create(&flash).unwrap();
+    let image_bytes = fs::metadata(image).unwrap().len();
+    assert!(
+        image_bytes <= rig.content_bytes,
+        "{}: the image has {image_bytes} bytes",
+        rig.name
+    );
+    match rig.content {
+        Content::Cramfs => drop(fs::copy(image, &flash).unwrap()),
+        Content::Ext4 => {
+            file.set_len(rig.content_bytes).unwrap();
+            let files = dir.join("flash-files");
+            fs::create_dir(&files).unwrap();
+            copy(image, &files.join("rootfs.cramfs"));
+            run(super::common::tool("mkfs.ext4")
+                .args(["-q", "-b", "4096", "-O", "^has_journal", "-d"])
+                .args([&files, &flash]));
+        }
+    }
+    File::options()
+        .write(true)
+        .open(&flash)
+        .unwrap()
+        .set_len(rig.bank_bytes)
+        .unwrap();
+    flash
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::copy(from, to).unwrap_or_else(|err| panic!("{}: {err}", from.display()));
+}
+
+/// Runs a tool to success.
+pub fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|err| panic!("{command:?}: {err}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+}
