@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::build::{self, BuildOptions};
 use xip_run::cramfs::check::{Severity, check};
 use xip_run::cramfs::dump;
@@ -304,7 +304,7 @@ impl Cli {
 }
 
 fn open(path: &Path) -> Result<Image> {
-    Image::open(FileBacking::open(path)?).map_err(|err| err.context(path.display()))
+    Image::open(Backing::open(path)?).map_err(|err| err.context(path.display()))
 }
 
 /// Warns if the image is damaged as a whole; what is read from it may be wrong.

@@ -15,7 +15,7 @@ use super::proc::Proc;
 use super::session_memfd::{Memfds, SessionImage};
 use super::smaps::{self, Mapping};
 use super::summary::{Report, Subject};
-use crate::backing::FileBacking;
+use crate::backing::Backing;
 use crate::cramfs::{Image, show_name};
 use crate::error::Result;
 
@@ -227,7 +227,7 @@ impl Observer {
         notes: &mut Vec<String>,
     ) -> Option<OpenImage> {
         let reopened = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let backing = FileBacking::open(Path::new(&reopened)).ok()?;
+        let backing = Backing::open(Path::new(&reopened)).ok()?;
         let id = backing.identity();
         let image = Image::open(backing).ok()?;
         let key = (id.dev, id.ino, id.size, id.mtime_s, id.mtime_ns);

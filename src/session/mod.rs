@@ -21,6 +21,8 @@ pub use launch::{Launch, launch};
 pub use memfd::MEMFD_PREFIX;
 pub use whole::{Begin, ImageDescriptor, begin, is_script_or_elsewhere};
 
+use crate::backing::{Backing, Kind, NoCow};
+use crate::sys::wire;
 use crate::units::{PageRange, PageSize};
 
 /// The stub of a launch, built by loader-stub/build.rs.
@@ -41,6 +43,26 @@ const RESERVED_BYTES: u64 = 0x1000_0000;
 /// launch the stub unmaps all of it before the program starts, but it needs it until then.
 pub const RESERVED: Option<PageRange> = PageRange::new(PageSize::K64, STUB_BASE, RESERVED_BYTES);
 const _: () = assert!(STUB_BASE != 0 && RESERVED.is_some());
+
+/// How the stub maps the image. `data` says whether what is writable can be copied on write.
+fn image_map(backing: &Backing, data: Result<(), NoCow>) -> wire::ImageMap {
+    let window = backing.window();
+    let flags = [
+        (backing.kind() != Kind::File, wire::IMAGE_DEVICE),
+        (window.shared_only, wire::IMAGE_SHARED),
+        (window.whole_only, wire::IMAGE_WHOLE),
+        (data.is_err(), wire::IMAGE_NO_COW),
+    ];
+    wire::ImageMap {
+        base: window.at,
+        len: window.len_bytes,
+        shown: window.shown_at,
+        flags: flags
+            .iter()
+            .filter(|(is_so, _)| *is_so)
+            .fold(0, |flags, (_, flag)| flags | flag),
+    }
+}
 
 /// `kernel.randomize_va_space`; where it cannot be read, addresses are randomized.
 fn addresses_are_randomized() -> bool {

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use super::memfds::AllMemfds;
 use super::server;
 use super::{Seen, SeenMapping, Server, Session, Surroundings};
-use crate::backing::FileBacking;
+use crate::backing::Backing;
 use crate::cramfs::show_name;
 use crate::error::{Error, Result};
 use crate::report::classify::{Class, MappedFile};
@@ -168,7 +168,7 @@ impl Observer {
         let shown = show_name(&name);
         let Some(open) = self.image(&fd, &shown, notes) else {
             // Says why, by the name that the caller knows.
-            let backing = FileBacking::open(path)?;
+            let backing = Backing::open(path)?;
             let damage = crate::cramfs::Image::open(backing).err();
             return Err(damage.map_or_else(|| fail(&"no image"), |err| err.context(path.display())));
         };
