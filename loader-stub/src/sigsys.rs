@@ -1,8 +1,10 @@
 //! The handler of SIGSYS: what the filter traps, done here.
 //!
-//! On entry: any thread of a program, on its alternate stack or its own, which may be small; the signal mask is the
-//! interrupted code's (`SA_NODEFER`), so SIGSYS is not blocked and another handler may run, and trap, on top. On exit: the
-//! trapped call seems to have answered. Nothing is kept: a vfork child shares its parent's memory.
+//! On entry: any thread of a program, on its alternate stack or its own, which may be small; all signals are blocked but
+//! SIGSYS. (The kernel looks for signals of the process whenever a handler begins or ends: a thread that traps because it
+//! is about to block a signal must not take it from the one that waits for it.) What may wait, or does not come back, is done
+//! with the interrupted code's mask, so another handler may run, and trap, on top. On exit: the trapped call seems to
+//! have answered. Nothing is kept: a vfork child shares its parent's memory.
 
 use crate::arch::{self, Context, nr};
 use crate::direct::{self, Request};
@@ -14,7 +16,9 @@ pub const SIGSYS: usize = 31;
 pub const SA_SIGINFO: usize = 4;
 pub const SA_ONSTACK: usize = 0x0800_0000;
 pub const SA_NODEFER: usize = 0x4000_0000;
+const SIG_BLOCK: usize = 0;
 const SIG_UNBLOCK: usize = 1;
+const SIG_SETMASK: usize = 2;
 /// `si_code` of a trap by a filter.
 pub const SYS_SECCOMP: i32 = 1;
 
@@ -80,17 +84,33 @@ pub fn install_filter() {
     answer.unwrap_or_else(|errno| fail_launcher("seccomp", Some(errno)));
 }
 
-/// Called by `arch::on_signal`. `kept` is what the kernel keeps for virtual_action.rs.
+/// Called by `arch::on_signal`. `kept` is what the kernel keeps for virtual_action.rs. What it calls is not inlined: the stack
+/// may be small, and each takes its own only.
 #[unsafe(no_mangle)]
 extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, kept: usize) {
-    if info.code != SYS_SECCOMP || info.errno != i32::from(wire::TRAP_DATA) {
+    let trapped = info.code == SYS_SECCOMP && info.errno == i32::from(wire::TRAP_DATA);
+    let at_once = matches!(
+        context.number(),
+        nr::MMAP | nr::RT_SIGACTION | nr::RT_SIGPROCMASK | nr::CLOSE_RANGE
+    );
+    if !trapped || !at_once {
+        let mask = &raw const context.sigmask as usize;
+        let _ = sys::sigprocmask(SIG_SETMASK, mask, 0, SIGSET_BYTES);
+    }
+    if !trapped {
         return virtual_action::deliver(signal, info, context, kept);
     }
     let args = &mut context.args();
     let answer = match context.number() {
         nr::MMAP => mmap(args),
-        nr::EXECVE => exec([sys::AT_FDCWD, args[0], args[1], args[2], 0], kept),
-        nr::EXECVEAT => exec([args[0], args[1], args[2], args[3], args[4]], kept),
+        nr::EXECVE => {
+            prepare_exec(kept);
+            Err(exec::exec(sys::AT_FDCWD, args[0], args[1], args[2], 0))
+        }
+        nr::EXECVEAT => {
+            prepare_exec(kept);
+            Err(exec::exec(args[0], args[1], args[2], args[3], args[4]))
+        }
         nr::RT_SIGACTION => sigaction(args),
         nr::RT_SIGPROCMASK => sigprocmask(args, context),
         nr::RT_SIGSUSPEND => waiting(nr::RT_SIGSUSPEND, args, 0, 1),
@@ -110,17 +130,18 @@ extern "C" fn on_sigsys(signal: usize, info: &SigInfo, context: &mut Context, ke
     });
 }
 
-fn exec(args: [usize; 5], kept: usize) -> Result<usize, Errno> {
+/// What the next program needs of this one.
+#[inline(never)]
+fn prepare_exec(kept: usize) {
     let session = session_record();
     // A program may have made them close-on-exec, with all that it has.
     for fd in session.first_fd..=session.last_fd {
         sys::keep_open_on_exec(Fd(fd as usize));
     }
     virtual_action::hand_down(kept);
-    let [dir, path, argv, envp, flags] = args;
-    Err(exec::exec(dir, path, argv, envp, flags))
 }
 
+#[inline(never)]
 fn mmap(args: &[usize; 6]) -> Result<usize, Errno> {
     let &[addr, len, prot, flags, fd, offset] = args;
     let fd = Fd(fd as u32 as usize);
@@ -139,6 +160,7 @@ fn mmap(args: &[usize; 6]) -> Result<usize, Errno> {
 }
 
 /// SIGSYS is never in another handler's mask, and its own handler stays.
+#[inline(never)]
 fn sigaction(args: &[usize; 6]) -> Result<usize, Errno> {
     let &[signal, new, old, size, ..] = args;
     if size != SIGSET_BYTES {
@@ -163,28 +185,31 @@ fn sigaction(args: &[usize; 6]) -> Result<usize, Errno> {
     }
 }
 
-/// The kernel does it, to the mask of this handler, which is the interrupted code's, but never blocks SIGSYS; what came of
-/// it is what sigreturn restores.
+/// rt_sigprocmask(2) of the mask that sigreturn restores, but that SIGSYS is never blocked.
+#[inline(never)]
 fn sigprocmask(args: &[usize; 6], context: &mut Context) -> Result<usize, Errno> {
     let &[how, set, old, size, ..] = args;
     if size != SIGSET_BYTES {
         return Err(Errno::EINVAL);
     }
+    let before = context.sigmask;
     let mut wanted = SigSet::default();
-    if !read_set_without(set, &mut wanted)? {
-        return sys::sigprocmask(how, 0, old, size);
-    }
-    let answer = sys::sigprocmask(how, &raw const wanted as usize, old, size);
-    let now = &mut context.sigmask.0;
-    for (now, wanted) in now.iter_mut().zip(wanted.0) {
-        match how as i32 {
-            0 => *now |= wanted,
-            1 => *now &= !wanted,
-            2 => *now = wanted,
-            _ => {}
+    if read_set_without(set, &mut wanted)? {
+        let now = context.sigmask.0.iter_mut().zip(wanted.0);
+        match how as u32 as usize {
+            SIG_BLOCK => now.for_each(|(now, wanted)| *now |= wanted),
+            SIG_UNBLOCK => now.for_each(|(now, wanted)| *now &= !wanted),
+            SIG_SETMASK => now.for_each(|(now, wanted)| *now = wanted),
+            _ => return Err(Errno::EINVAL),
         }
     }
-    answer
+    if old != 0 {
+        // The kernel checks the pointer: the handler's own mask is written first.
+        sys::sigprocmask(SIG_BLOCK, 0, old, SIGSET_BYTES)?;
+        // SAFETY: the kernel has just written there.
+        unsafe { (old as *mut SigSet).write_unaligned(before) };
+    }
+    Ok(0)
 }
 
 /// Copies a signal set of the program's, but for SIGSYS; false for a null pointer.
@@ -209,6 +234,7 @@ fn check_set(set: usize) -> Result<(), Errno> {
 }
 
 /// A call that waits with another mask, which is argument `set`, and its length `size`.
+#[inline(never)]
 fn waiting(number: usize, args: &mut [usize; 6], set: usize, size: usize) -> Result<usize, Errno> {
     let mut wanted = SigSet::default();
     if args[size] == SIGSET_BYTES && read_set_without(args[set], &mut wanted)? {
@@ -219,6 +245,7 @@ fn waiting(number: usize, args: &mut [usize; 6], set: usize, size: usize) -> Res
 }
 
 /// The mask of pselect6 and of io_pgetevents comes with its length, in a structure.
+#[inline(never)]
 fn pselect(number: usize, args: &mut [usize; 6]) -> Result<usize, Errno> {
     const SET_AND_SIZE: usize = 5;
     let mut pair: [usize; 2];
@@ -239,6 +266,7 @@ fn pselect(number: usize, args: &mut [usize; 6]) -> Result<usize, Errno> {
     unsafe { sys::raw(number, *args) }
 }
 
+#[inline(never)]
 fn close_range(args: &[usize; 6]) -> Result<usize, Errno> {
     let session = session_record();
     let &[first, last, flags, ..] = args;

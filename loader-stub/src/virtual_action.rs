@@ -95,7 +95,9 @@ pub fn set(own: &SigAction) -> Result<SigAction, Errno> {
         SIG_IGN => SA_RESTART,
         _ => own.flags & SA_RESTART,
     };
-    let new = arch::action_with(keep(own)?, SA_SIGINFO | SA_ONSTACK | SA_NODEFER | restart);
+    let mut new = arch::action_with(keep(own)?, SA_SIGINFO | SA_ONSTACK | SA_NODEFER | restart);
+    new.mask = SigSet([!0; 2]);
+    new.mask.remove(SIGSYS);
     exchange_in_kernel(&raw const new as usize)
 }
 

@@ -33,8 +33,9 @@ SCENARIO(proc_file) { execute("/proc/self/status"); }
 
 //# first-link: argv=["arg0","one","two words",""] env=["A=1","B=2"] execfn="/links/1" comm="1"
 SCENARIO(first_link) { execute("/links/1"); }
-//# links-40: argv=["arg0"
-SCENARIO(links_40) { execute("/links/40"); }
+// 40 are allowed, but a look-up that has to start again in the kernel counts those that it has seen before.
+//# links-20: argv=["arg0"
+SCENARIO(links_20) { execute("/links/20"); }
 //# links-41: ELOOP
 SCENARIO(links_41) { execute("/links/41"); }
 //# link-loop: ELOOP

@@ -88,7 +88,7 @@ fn start_and_wait<E: Display>(
     let mut status = 0;
     let waited = loop {
         // SAFETY: `status` is written to, nothing else.
-        match unsafe { libc::waitpid(pid as libc::pid_t, &raw mut status, libc::__WALL) } {
+        match unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } {
             -1 => match io::Error::last_os_error() {
                 err if err.kind() == io::ErrorKind::Interrupted => {}
                 err => break Err(err),

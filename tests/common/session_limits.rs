@@ -32,7 +32,6 @@ pub(crate) const LIMITS: [Limit; 15] = [
         scenarios: &[
             ("alternate stack that was unmapped", None),
             ("alternate stack without access", None),
-            ("handler not on the alternate stack", None),
         ],
     },
     Limit {
