@@ -167,6 +167,8 @@ pub(super) fn devdax(stat: &Metadata, system: &System) -> Option<DevDax> {
 
 /// The physical address of a PCI resource: the N-th line of `resource` beside `resourceN` (`start end flags`).
 pub(super) fn pci_address(path: &std::path::Path) -> Option<u64> {
+    // It may have been opened through /proc/self/fd.
+    let path = std::fs::canonicalize(path).ok()?;
     let name = path.file_name()?.to_str()?;
     let number: usize = name
         .strip_prefix("resource")?

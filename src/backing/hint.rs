@@ -76,6 +76,13 @@ fn cause_of_refusal(window: &Window, system: &System) -> String {
     let Some(addresses) = &window.addresses else {
         return String::new();
     };
+    // Where no length was given: the first page says it.
+    let page = rustix::param::page_size() as u64;
+    let end = match window.len_known {
+        true => addresses.end,
+        false => addresses.start.saturating_add(page),
+    };
+    let addresses = &(addresses.start..end);
     let iomem = system.iomem();
     let names: Vec<&str> = iomem
         .overlapping(addresses)

@@ -56,6 +56,8 @@ pub struct Window {
     pub at: u64,
     /// Its length, or of what holds it.
     pub len_bytes: u64,
+    /// Has somebody given the length, or has the image been looked at for it?
+    pub(super) len_known: bool,
     /// The offset of its first byte as /proc/PID/maps shows it: of a UIO or PCI device's memory that is the physical address.
     pub shown_at: u64,
     /// Mappings can begin at its start only.
@@ -73,6 +75,7 @@ impl Window {
         Self {
             at,
             len_bytes,
+            len_known: true,
             shown_at: at,
             whole_only: false,
             shared_only: false,
@@ -119,14 +122,18 @@ impl Backing {
         }
     }
 
-    /// Opens the image that another process has told of: `len_bytes` bytes from `at` of what is at `path`.
+    /// Opens the image that another process has told of: `len_bytes` bytes from `at` of what is at `path`. If that is `whole`
+    /// only to be mapped, `at` is where mappings of the region begin: [`Window::at`].
     ///
     /// # Errors
     /// See [`Backing::open`].
-    pub fn open_again(path: &Path, at: u64, len_bytes: u64) -> Result<Self> {
-        let part = Some(Part::Bytes {
-            at,
-            len_bytes: Some(len_bytes),
+    pub fn open_again(path: &Path, at: u64, len_bytes: u64, whole: bool) -> Result<Self> {
+        let part = Some(match whole {
+            true => Part::Map((at / rustix::param::page_size() as u64) as u32),
+            false => Part::Bytes {
+                at,
+                len_bytes: Some(len_bytes),
+            },
         });
         let name = path.display().to_string();
         Self::open_path(path, part, name, &System::this())
@@ -212,6 +219,7 @@ impl Backing {
             }
         };
         self.window.len_bytes = len_bytes;
+        self.window.len_known = true;
         if let Some(addresses) = &mut self.window.addresses {
             addresses.end = addresses.start + len_bytes;
         }
@@ -415,10 +423,12 @@ fn find_window(
             whole.len_bytes
         ));
     };
+    let len_known = len_bytes.is_some() || kind != Kind::PhysicalMemory;
     let len_bytes = len_bytes.unwrap_or(left);
     Ok(Window {
         at: whole.at + at,
         len_bytes,
+        len_known,
         shown_at: whole.shown_at + at,
         addresses: whole
             .addresses

@@ -64,6 +64,12 @@ fn image_map(backing: &Backing, data: Result<(), NoCow>) -> wire::ImageMap {
     }
 }
 
+/// Where an image is that is not all of a file, as the records of sessions say it.
+pub(crate) fn device_map(backing: &Backing) -> Option<wire::ImageMap> {
+    let map = image_map(backing, Ok(()));
+    (map.flags & wire::IMAGE_DEVICE != 0 || map.base != 0).then_some(map)
+}
+
 /// `kernel.randomize_va_space`; where it cannot be read, addresses are randomized.
 fn addresses_are_randomized() -> bool {
     std::fs::read("/proc/sys/kernel/randomize_va_space")

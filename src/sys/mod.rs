@@ -24,7 +24,7 @@ pub use attempt::{
 pub use exec::execveat;
 pub use mount::make_mounts_read_only;
 pub use process::{block_if_ignored, is_open, run_detached, unshare};
-pub use window::{Mapping, Window, find_return};
+pub use window::{CANNOT_FORK, Mapping, StoreError, Window, find_return};
 
 /// A type that is all numbers, so that its bytes are its meaning.
 ///

@@ -6,6 +6,8 @@ use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::process::fork_and_wait;
+
 /// What is mapped, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping<'a> {
@@ -17,6 +19,30 @@ pub struct Mapping<'a> {
     pub len_bytes: usize,
     /// `MAP_SHARED`, else `MAP_PRIVATE`.
     pub shared: bool,
+}
+
+/// Why [`Mapping::store`] has failed.
+#[derive(Debug)]
+pub enum StoreError {
+    /// It cannot be mapped so.
+    Map(io::Error),
+    /// What was written is not what is read, or it has changed what is mapped.
+    NotPrivate,
+    /// Who has written to it cannot fork.
+    Fork(io::Error),
+}
+
+/// What [`StoreError::Fork`] says before the kernel's word.
+pub const CANNOT_FORK: &str = "a process that has written to a private mapping of it cannot fork";
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Map(err) => write!(f, "mmap with PROT_WRITE: {err}"),
+            Self::NotPrivate => f.write_str("what was written is not what is read"),
+            Self::Fork(err) => write!(f, "{CANNOT_FORK}: {err}"),
+        }
+    }
 }
 
 /// What is mapped, unmapped in the end.
@@ -87,22 +113,28 @@ impl Mapping<'_> {
         Ok(())
     }
 
-    /// Writes to a private mapping, and says whether that is what is read then while another mapping shows what was there
-    /// before. For a child, as above.
+    /// Writes to a private mapping, and forks: x86 kernels refuse that to who has a copy of the first page of a mapping of
+    /// physical memory (`arch/x86/mm/pat/memtype.c track_pfn_copy()`, Linux 6.9 to 6.15, and in their stable series older ones).
+    /// For a child, as above.
     ///
     /// # Errors
-    /// The kernel's, if it cannot be mapped so.
-    pub fn store(&self) -> io::Result<bool> {
-        let before = Window::map(self)?;
+    /// What cannot be done, or that what was written is not what is read then, or that others see it.
+    pub fn store(&self) -> Result<(), StoreError> {
+        let before = Window::map(self).map_err(StoreError::Map)?;
         let old = before.read_word(0);
-        let private = self.map(ProtFlags::READ | ProtFlags::WRITE)?;
+        let private = self
+            .map(ProtFlags::READ | ProtFlags::WRITE)
+            .map_err(StoreError::Map)?;
         let word = private.start.as_ptr().cast::<u32>();
         // SAFETY: the mapping is writable, page aligned, and nobody else's.
         let now = unsafe {
             word.write_volatile(!old as u32);
             word.read_volatile()
         };
-        Ok(now == !old as u32 && before.read_word(0) == old)
+        if now != !old as u32 || before.read_word(0) != old {
+            return Err(StoreError::NotPrivate);
+        }
+        fork_and_wait().map_err(StoreError::Fork)
     }
 }
 
@@ -303,8 +335,9 @@ mod tests {
             len_bytes: 4096,
             shared,
         };
-        assert!(mapping(false).store().unwrap());
+        mapping(false).store().unwrap();
         // Of a shared mapping it does.
-        assert!(!mapping(true).store().unwrap());
+        let err = mapping(true).store().unwrap_err();
+        assert!(matches!(err, StoreError::NotPrivate), "{err}");
     }
 }
