@@ -501,7 +501,7 @@ fn what_is_no_session_is_refused_with_the_way_out() {
         ),
         (
             &["--session", "--image", "/no/such", &pid],
-            "/no/such: No such file",
+            "/no/such: open: No such file",
         ),
         (&["--image", other, &pid], "--session"),
         (&["--session", "--compare", &pid], "cannot be used with"),

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use serde::Serialize;
 
-use super::attribute::MemoryType;
+use super::attribute::{Attribute, MemoryType};
 use super::device::Kind;
 use super::open::{Backing, TRIAL};
 use super::system::System;
@@ -223,11 +223,12 @@ impl Backing {
             return (Err(why), Err(NoCow::SharedOnly));
         }
         let tried = self.try_store();
-        let data = match &tried {
-            Err(why) if why.starts_with(sys::CANNOT_FORK) => Err(NoCow::CannotFork),
-            Err(_) => Err(NoCow::Refused),
-            Ok(()) if self.memory_type().copies_are_memory() => Ok(()),
-            Ok(()) => Err(NoCow::Uncached),
+        let data = match (&tried, self.memory_type().attribute) {
+            (_, Attribute::Uncached) => Err(NoCow::Uncached),
+            (Err(why), _) if why.starts_with(sys::CANNOT_FORK) => Err(NoCow::CannotFork),
+            (Err(_), _) => Err(NoCow::Refused),
+            (Ok(()), Attribute::Cached) => Ok(()),
+            (Ok(()), Attribute::Unknown) => Err(NoCow::Uncached),
         };
         (tried, data)
     }

@@ -61,11 +61,6 @@ impl MemoryType {
             },
         }
     }
-
-    /// Is a page that is copied on write memory like any other?
-    pub fn copies_are_memory(self) -> bool {
-        self.attribute == Attribute::Cached
-    }
 }
 
 /// `phys_mem_access_prot_allowed()` asks for write-back; `pat_x_mtrr_type()` gives it where the firmware's MTRRs do.

@@ -91,7 +91,9 @@ fn scan_pmem(system: &System, seen: &mut Vec<String>) -> Option<(Spec, String)> 
                     len_bytes: Some(len),
                 });
                 let path = "/dev/mem".into();
-                return Some((Spec::Path { path, part }, format!("found in {name}")));
+                let why =
+                    format!("found in /dev/{name} (which, named itself, runs from the page cache)");
+                return Some((Spec::Path { path, part }, why));
             }
             (Some(true), None) => {
                 seen.push(format!("{name} (has one, but its address is not told)"))

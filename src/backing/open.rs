@@ -156,7 +156,10 @@ impl Backing {
         let (spec, why) = auto::find(system)?;
         let opened = match spec {
             Spec::Path { path, part } => {
-                let name = format!("auto ({why})");
+                let name = match &part {
+                    Some(Part::Bytes { at, .. }) => format!("{}@{at:#x}", path.display()),
+                    _ => path.display().to_string(),
+                };
                 Self::open_path(&path, part, name, system)
             }
             Spec::Mtd(wanted) => Self::open_mtd(&wanted, system),

@@ -88,7 +88,7 @@ impl ImageFinding {
             detail: execute.err(),
             abilities: vec![
                 ability("private", "private mapping, read", found.private),
-                ability("execute", "private mapping, executed", found.execute),
+                ability("execute", "code executed", found.execute),
                 ability(
                     "copy-on-write",
                     "private mapping, written to",

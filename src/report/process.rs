@@ -216,29 +216,17 @@ impl Observer {
         path: &str,
         notes: &mut Vec<String>,
     ) -> MappedFile {
-        let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).ok();
-        let dax = stat
-            .as_ref()
-            .is_some_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX));
-        let regular = rustix::fs::fstat(file)
-            .ok()
-            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-        let image = regular.and_then(|_| self.image(file, path, notes));
-        let on_tmpfs = rustix::fs::fstatfs(file)
-            .is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(fs.f_type as u32)));
+        let image = is_regular(file)
+            .then(|| self.image(file, path, notes))
+            .flatten();
         MappedFile {
-            dax,
-            tmpfs_bytes: regular
-                .filter(|_| on_tmpfs)
-                .and(stat)
-                .map(|stat| stat.stx_blocks * 512),
             is_image: image.is_some(),
             image: image.map(|image| image.files),
-            window: None,
+            ..storage(file)
         }
     }
 
-    /// What a device is that holds an image.
+    /// What a device is that holds an image, or a file of which the image is a part.
     pub(super) fn describe_device(
         &mut self,
         fd: &OwnedFd,
@@ -256,11 +244,11 @@ impl Observer {
             is_image: true,
             image: image.map(|image| image.files),
             window: Some(map.shown..map.shown.saturating_add(map.len)),
-            ..MappedFile::default()
+            ..storage(fd)
         }
     }
 
-    /// The image on a device, and its files. `fd` is an `O_PATH` descriptor.
+    /// That image, and its files. `fd` is an `O_PATH` descriptor.
     pub(super) fn image_on_device(
         &mut self,
         fd: &OwnedFd,
@@ -308,6 +296,27 @@ impl Observer {
     pub(super) fn image_of(&self, files: &Arc<ImageFiles>) -> Option<&OpenImage> {
         let mut images = self.images.values();
         images.find(|image| Arc::ptr_eq(&image.files, files))
+    }
+}
+
+fn is_regular(file: &OwnedFd) -> bool {
+    rustix::fs::fstat(file)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+/// What a file's pages are, whatever is in them.
+fn storage(file: &OwnedFd) -> MappedFile {
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).ok();
+    let on_tmpfs = rustix::fs::fstatfs(file)
+        .is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(fs.f_type as u32)));
+    MappedFile {
+        dax: stat
+            .as_ref()
+            .is_some_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX)),
+        tmpfs_bytes: stat
+            .filter(|_| on_tmpfs && is_regular(file))
+            .map(|stat| stat.stx_blocks * 512),
+        ..MappedFile::default()
     }
 }
 
