@@ -1,8 +1,8 @@
 //! MTD devices: which there are, and at which physical addresses the bytes of one are.
 //!
 //! mmap(2) of /dev/mtdN has never worked with an MMU (ENODEV), so the bytes are mapped through /dev/mem. Where they are is
-//! found by the flash chip's device: the device tree says it (`reg`), else /proc/iomem, where the chip's driver has claimed
-//! its addresses. A partition lies at its offset in the chip.
+//! found by the flash chip: its node of the device tree says it (`reg`), else /proc/iomem, where the chip's driver has
+//! claimed its addresses. A partition lies at its offset in the chip.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ impl Mtd {
             )));
         }
         let (chip, offset) = self.chip();
-        let windows = chip_windows(&chip, system).map_err(fail)?;
+        let windows = self.chip_windows(&chip, system).map_err(fail)?;
         part(&windows, offset, self.size).ok_or_else(|| {
             let list = windows.iter().map(super::spec::show_range);
             fail(format!(
@@ -110,6 +110,36 @@ impl Mtd {
                 self.size,
                 list.collect::<Vec<_>>().join(" and ")
             ))
+        })
+    }
+
+    /// The addresses of its flash chip, whose device is `chip`, in the order in which the MTD device has them: with several, it
+    /// is made of chips one behind the other (`drivers/mtd/maps/physmap-core.c`), and may have no device.
+    fn chip_windows(&self, chip: &Path, system: &System) -> Result<Vec<Range<u64>>, String> {
+        let node = [self.dir.join("of_node"), chip.join("of_node")]
+            .iter()
+            .find_map(|node| chip_node(node));
+        let of_tree = DeviceTree::of(system)
+            .zip(node)
+            .map(|(tree, node)| tree.physical(&node));
+        if let Some(Ok(windows)) = of_tree {
+            return Ok(windows);
+        }
+        let tree = match of_tree {
+            Some(Err(why)) => format!("its chip's device tree node {why}"),
+            _ => "it has no device tree node".to_owned(),
+        };
+        let name = chip.file_name().unwrap_or_default().to_string_lossy();
+        if name == "virtual" {
+            return Err(format!("{tree}, and no device"));
+        }
+        let iomem = system.iomem();
+        let hidden = match iomem.is_empty() {
+            true => " (which shows addresses to root only)",
+            false => "",
+        };
+        iomem.of(&name).map(|window| vec![window]).ok_or_else(|| {
+            format!("{tree}, and /proc/iomem{hidden} has nothing of the name of its device, {name}")
         })
     }
 
@@ -132,32 +162,18 @@ impl Mtd {
     }
 }
 
-/// The addresses of a flash chip's device, in the order in which the MTD device has them: with several, it is made of chips
-/// one behind the other (`drivers/mtd/maps/physmap-core.c`).
-fn chip_windows(chip: &Path, system: &System) -> Result<Vec<Range<u64>>, String> {
-    let name = chip.file_name().unwrap_or_default().to_string_lossy();
-    let of_tree = match (DeviceTree::of(system), chip.join("of_node")) {
-        (Some(tree), node) if node.exists() => Some(tree.physical(&node)),
-        _ => None,
-    };
-    if let Some(Ok(windows)) = of_tree {
-        return Ok(windows);
+/// The node of the flash chip, by that of an MTD device: its own, or if it is a partition the one above (with bindings that are
+/// newer than 2015, there is a node `partitions` between them; Documentation/devicetree/bindings/mtd/partitions).
+fn chip_node(of_mtd: &Path) -> Option<PathBuf> {
+    let mut node = std::fs::canonicalize(of_mtd).ok()?;
+    while let Some(above) = node.parent().filter(|above| above.ends_with("partitions")) {
+        node = above.parent()?.to_owned();
     }
-    let iomem = system.iomem();
-    if let Some(window) = iomem.of(&name) {
-        return Ok(vec![window]);
+    let is_device = |node: &Path| node.join("compatible").exists();
+    match node.parent() {
+        Some(above) if !is_device(&node) && is_device(above) => Some(above.to_owned()),
+        _ => Some(node),
     }
-    let hidden = match iomem.is_empty() {
-        true => " (which shows addresses to root only)",
-        false => "",
-    };
-    let tree = match of_tree {
-        Some(Err(why)) => format!("its device tree node {why}"),
-        _ => "it has no device tree node".to_owned(),
-    };
-    Err(format!(
-        "its device is {name}; {tree}, and /proc/iomem{hidden} does not have that name"
-    ))
 }
 
 /// `len` bytes from `at` of windows that are one behind the other, if they are in one piece.

@@ -139,7 +139,8 @@ fn end_after(processor_ms: u32) {
     }
 }
 
-/// Comes something from the pipe, or is it closed, within the time?
+/// Comes something from the pipe, or is it closed, within the time? Where that cannot be asked (a kernel for 32 bits without
+/// CONFIG_COMPAT_32BIT_TIME), the limit of the processor's time must do.
 fn says_something(pipe: &OwnedFd, wall_ms: u32) -> bool {
     let end = Instant::now() + Duration::from_millis(wall_ms.into());
     loop {
@@ -148,7 +149,7 @@ fn says_something(pipe: &OwnedFd, wall_ms: u32) -> bool {
         let timeout = Timespec::try_from(left).ok();
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Err(rustix::io::Errno::INTR) if !left.is_zero() => {}
-            answer => return answer.is_ok_and(|ready| ready > 0),
+            answer => return answer != Ok(0),
         }
     }
 }
