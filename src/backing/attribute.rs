@@ -64,7 +64,7 @@ impl MemoryType {
 }
 
 /// `phys_mem_access_prot_allowed()` asks for write-back; `pat_x_mtrr_type()` gives it where the firmware's MTRRs do.
-fn x86(addresses: &Range<u64>, system: &System) -> MemoryType {
+pub(super) fn x86(addresses: &Range<u64>, system: &System) -> MemoryType {
     const RULE: &str =
         "arch/x86/mm/pat/memtype.c pat_x_mtrr_type(): as the MTRRs in /proc/mtrr say";
     let text = system.text("/proc/mtrr").unwrap_or_default();
@@ -119,7 +119,7 @@ fn mtrr(line: &str) -> Option<(Range<u64>, &str)> {
     Some((start..start.checked_add(size)?, kind.trim()))
 }
 
-fn arm64(addresses: &Range<u64>, system: &System) -> MemoryType {
+pub(super) fn arm64(addresses: &Range<u64>, system: &System) -> MemoryType {
     const RULE: &str = "arch/arm64/mm/mmu.c phys_mem_access_prot(): what is no RAM of the kernel is device memory, never \
         executable";
     let iomem = system.iomem();
@@ -133,7 +133,7 @@ fn arm64(addresses: &Range<u64>, system: &System) -> MemoryType {
     }
 }
 
-fn arm(addresses: &Range<u64>, system: &System) -> MemoryType {
+pub(super) fn arm(addresses: &Range<u64>, system: &System) -> MemoryType {
     const RULE: &str = "arch/arm/mm/mmu.c phys_mem_access_prot(): cached where pfn_valid(), that is in the machine's memory, \
         also where it is reserved (no-map)";
     let memory = DeviceTree::of(system).map(|tree| tree.memory());
@@ -158,7 +158,7 @@ fn arm(addresses: &Range<u64>, system: &System) -> MemoryType {
     }
 }
 
-fn riscv(addresses: &Range<u64>, system: &System) -> MemoryType {
+pub(super) fn riscv(addresses: &Range<u64>, system: &System) -> MemoryType {
     const RULE: &str = "RISC-V Privileged Architecture, 3.6: as the machine's physical memory attributes say; RAM is cached";
     MemoryType {
         attribute: match system.iomem().is_ram(addresses) {

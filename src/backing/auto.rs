@@ -7,7 +7,7 @@ use std::path::Path;
 use super::mtd::Mtd;
 use super::spec::{Part, Spec, from_cmdline};
 use super::superblock;
-use super::system::{DeviceTree, System, number};
+use super::system::{DeviceTree, System, names, number};
 use crate::error::{Error, Result};
 
 /// The image's place, and how it was found.
@@ -75,7 +75,7 @@ fn scan_mtd(system: &System, seen: &mut Vec<String>) -> Option<(Spec, String)> {
 
 /// Persistent memory: its bytes can be had through /dev/mem, if the driver lets them.
 fn scan_pmem(system: &System, seen: &mut Vec<String>) -> Option<(Spec, String)> {
-    for name in system.names("/sys/class/block") {
+    for name in names(&system.path("/sys/class/block")) {
         let digits =
             |number: &str| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         if !name.strip_prefix("pmem").is_some_and(digits) {

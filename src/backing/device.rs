@@ -3,11 +3,11 @@
 use std::fs::Metadata;
 use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::system::{System, number, text};
+use super::system::{System, names, number, text};
 
 /// What holds an image.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -104,7 +104,7 @@ impl Kind {
 }
 
 /// The directory of a device in sysfs.
-fn directory(stat: &Metadata, system: &System) -> PathBuf {
+pub(super) fn directory(stat: &Metadata, system: &System) -> PathBuf {
     let (major, minor) = numbers(stat);
     let kind = if stat.file_type().is_block_device() {
         "block"
@@ -114,15 +114,15 @@ fn directory(stat: &Metadata, system: &System) -> PathBuf {
     system.path(&format!("/sys/dev/{kind}/{major}:{minor}"))
 }
 
-/// The physical addresses of region `map` of a UIO device.
+/// The physical addresses of region `map` of a UIO device, whose directory in sysfs is `dir`.
 ///
 /// # Errors
 /// What is missing, in words that go behind the device's name.
-pub(super) fn uio_map(stat: &Metadata, map: u32, system: &System) -> Result<Range<u64>, String> {
-    let maps = directory(stat, system).join("maps");
+pub(super) fn uio_map(dir: &Path, map: u32) -> Result<Range<u64>, String> {
+    let maps = dir.join("maps");
     let dir = maps.join(format!("map{map}"));
     let (Some(at), Some(size)) = (number(&dir.join("addr")), number(&dir.join("size"))) else {
-        let there = system.names(&maps.to_string_lossy());
+        let there = names(&maps);
         let mut list = Vec::new();
         for name in &there {
             let size = number(&maps.join(name).join("size")).unwrap_or(0);
@@ -166,7 +166,7 @@ pub(super) fn devdax(stat: &Metadata, system: &System) -> Option<DevDax> {
 }
 
 /// The physical address of a PCI resource: the N-th line of `resource` beside `resourceN` (`start end flags`).
-pub(super) fn pci_address(path: &std::path::Path) -> Option<u64> {
+pub(super) fn pci_address(path: &Path) -> Option<u64> {
     // It may have been opened through /proc/self/fd.
     let path = std::fs::canonicalize(path).ok()?;
     let name = path.file_name()?.to_str()?;

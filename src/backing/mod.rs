@@ -13,6 +13,8 @@ mod open;
 pub mod spec;
 mod superblock;
 mod system;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 

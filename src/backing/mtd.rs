@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::system::{DeviceTree, System, number, text};
+use super::system::{DeviceTree, System, names, number, text};
 use crate::error::{Error, Result};
 
 /// An MTD device.
@@ -26,8 +26,8 @@ pub(super) struct Mtd {
 impl Mtd {
     /// All that there are, by number.
     pub(super) fn all(system: &System) -> Vec<Self> {
-        let names = system.names("/sys/class/mtd");
-        names
+        let found = names(&system.path("/sys/class/mtd"));
+        found
             .iter()
             .filter_map(|name| {
                 // mtd0ro is the same again.

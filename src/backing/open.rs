@@ -380,7 +380,7 @@ fn find_window(
                     );
                 }
             };
-            let addresses = device::uio_map(stat, map, system)?;
+            let addresses = device::uio_map(&device::directory(stat, system), map)?;
             // drivers/uio/uio.c uio_mmap(): the offset, in pages, is the region's number.
             return Ok(Window {
                 shown_at: addresses.start,

@@ -32,24 +32,24 @@ impl System {
         text(&self.path(path))
     }
 
-    /// The names in a directory, sorted, numbers by their value: `mtd2` before `mtd10`. None if it cannot be read.
-    pub(super) fn names(&self, dir: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.path(dir)).into_iter().flatten();
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect();
-        names.sort_by_key(|name| {
-            let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-            let number: Option<u64> = name.get(stem.len()..).and_then(|n| n.parse().ok());
-            (stem.to_owned(), number, name.clone())
-        });
-        names
-    }
-
     /// What /proc/iomem says, if it says anything: addresses are shown to root only.
     pub(super) fn iomem(&self) -> IoMem {
         IoMem::parse(&self.text("/proc/iomem").unwrap_or_default())
     }
+}
+
+/// The names in a directory, sorted, numbers by their value: `mtd2` before `mtd10`. None if it cannot be read.
+pub(super) fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort_by_key(|name| {
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let number: Option<u64> = name.get(stem.len()..).and_then(|n| n.parse().ok());
+        (stem.to_owned(), number, name.clone())
+    });
+    names
 }
 
 /// A small text without the white space around it.
