@@ -117,7 +117,20 @@ impl System {
 
     /// Both ways; nothing is left in /tmp.
     fn both(&self, program: &str, args: &[&str]) -> (Output, Output) {
-        let start = |mut command: Command| {
+        self.both_after("", program, args)
+    }
+
+    /// Both ways, once a shell has done what is inherited from it.
+    fn both_after(&self, setup: &str, program: &str, args: &[&str]) -> (Output, Output) {
+        let start = |command: Command| {
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-euc", &format!("{setup}\nexec \"$@\""), "sh"])
+                .current_dir("/")
+                .env_remove("XIP_IMAGE")
+                .arg(command.get_program())
+                .args(command.get_args());
+            let mut command = shell;
             command.arg(Path::new("/bin").join(program)).args(args);
             let output = run(&mut command, b"");
             let left: Vec<_> = fs::read_dir(self.tmp()).unwrap().collect();
@@ -214,16 +227,12 @@ fn limits_of(probe: &str) -> impl Iterator<Item = (Named, Option<&'static str>, 
     })
 }
 
-/// Runs a probe in every layout and compares. It has `at_least` so many scenarios: a probe that says nothing shows
-/// nothing.
-fn compare(probe: &str, at_least: usize) {
-    if !have_cc() || !mounted::can_mount() {
-        return;
-    }
+/// A probe in every layout that there is a compiler for.
+fn compiled(probe: &str) -> Vec<(&'static str, PathBuf)> {
     let layouts = LAYOUTS
         .iter()
         .filter(|(_, driver, _)| *driver == "cc" || have(driver));
-    let programs: Vec<(&str, PathBuf)> = layouts
+    layouts
         .map(|(layout, driver, flags)| {
             let flags: Vec<&str> = flags.iter().copied().chain(["-pthread"]).collect();
             let program = compile_with(driver, &format!("session/{probe}"), &flags);
@@ -232,7 +241,16 @@ fn compare(probe: &str, at_least: usize) {
                 program.unwrap_or_else(|failure| panic!("{failure}")),
             )
         })
-        .collect();
+        .collect()
+}
+
+/// Runs a probe in every layout and compares. It has `at_least` so many scenarios: a probe that says nothing shows
+/// nothing.
+fn compare(probe: &str, at_least: usize) {
+    if !have_cc() || !mounted::can_mount() {
+        return;
+    }
+    let programs = compiled(probe);
     let system = System::new(&programs);
     let mut failures = Vec::new();
     let mut limited = BTreeSet::new();
@@ -376,6 +394,28 @@ fn signal_actions() {
 #[test]
 fn a_programs_own_sigsys() {
     compare("sigsys", 50);
+}
+
+/// Whoever starts a session may ignore SIGSYS.
+#[test]
+fn the_first_programs_sigsys() {
+    if !have_cc() || !mounted::can_mount() {
+        return;
+    }
+    let programs = compiled("sigsys");
+    let system = System::new(&programs);
+    for (setup, action) in [("trap '' SYS", "ignored"), ("", "default")] {
+        for (layout, _) in &programs {
+            let (native, session) = system.both_after(setup, layout, &["inherited", "it", "is"]);
+            let seen = text(&native.stdout);
+            let expected = format!(
+                "it, is: mask {:016x}, action {action} 0 {:016x}, mapped\n",
+                0, 0
+            );
+            assert_eq!(seen, expected, "{native:?}");
+            assert_eq!(text(&session.stdout), expected, "{session:?}");
+        }
+    }
 }
 
 #[test]

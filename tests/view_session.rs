@@ -467,3 +467,151 @@ fn children_are_in_place() {
         "{shown}"
     );
 }
+
+/// What is wrong is said before the session begins, with the exit status of its kind.
+#[test]
+fn what_cannot_be_is_said_at_once() {
+    let Some(system) = System::new() else { return };
+    let dir = TempDir::new().unwrap();
+    let root = dir.path().join("root");
+    for name in ["bin", "lib", "lib64", "usr", "srv", "tmp"] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    fs::copy(tree::BUSYBOX, root.join("bin/busybox")).unwrap();
+    let lost = root.join("bin/lost");
+    fs::write(&lost, "#! /no/such/interpreter -x\n").unwrap();
+    fs::set_permissions(&lost, fs::Permissions::from_mode(0o755)).unwrap();
+    // Nothing in it is direct.
+    tree::build_in(dir.path(), &BuildOptions::default()).unwrap();
+    let image = dir.path().join("image");
+    let binaries = Path::new(env!("CARGO_BIN_EXE_xip-run")).parent().unwrap();
+    let bind = format!("{}:/srv", binaries.display());
+    let nested = [
+        "--bind",
+        &bind,
+        "/srv/xip-run",
+        "--image",
+        "/etc/passwd",
+        "/bin/busybox",
+        "true",
+    ];
+    let direct = system.image();
+    for (image, args, status, said) in [
+        (
+            &image,
+            &["/bin/lost"][..],
+            127,
+            "/bin/lost: its interpreter /no/such/interpreter is not in the view",
+        ),
+        (
+            &image,
+            &["--require", "in-place", "/bin/busybox", "true"],
+            123,
+            "/bin/busybox: its text: compressed",
+        ),
+        (
+            &image,
+            &["--require", "in-place", "/bin/lost"],
+            123,
+            "no page of it is direct",
+        ),
+        (
+            &direct,
+            &["--bind", "/etc:/.", "/bin/busybox"],
+            125,
+            "root of the view",
+        ),
+        (&image, &nested, 125, ""),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xip-run"));
+        let output = command
+            .arg("--image")
+            .arg(image)
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(status), "{args:?}: {output:?}");
+        assert!(stderr(&output).contains(said), "{args:?}: {output:?}");
+    }
+    // A session in a session: its image is really one.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xip-run"));
+    command.arg("--image").arg(&image).args(["--bind", &bind]);
+    let place = format!("{}:/tmp", dir.path().display());
+    command.args([
+        "--bind",
+        &place,
+        "/srv/xip-run",
+        "--image",
+        "/tmp/image",
+        "/bin/busybox",
+    ]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(123), "{output:?}");
+    assert!(
+        stderr(&output).contains("a session of xip-run already"),
+        "{output:?}"
+    );
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xip-run"));
+    command
+        .arg("--image")
+        .arg(&direct)
+        .args(["--explain", "/bin/busybox"]);
+    command.stdout(File::options().write(true).open("/dev/full").unwrap());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(stderr(&output).contains("standard output: "), "{output:?}");
+    system.assert_no_server_stays();
+}
+
+/// Nobody but root can open the memfds for writing, which would keep all others from starting programs; and the server has
+/// neither the program's limits nor its command line.
+#[test]
+fn neither_the_memfds_nor_the_server_can_be_taken_away() {
+    let Some(system) = System::new() else { return };
+    let modes = system.sh(
+        &[],
+        r#"for fd in /proc/self/fd/*; do
+            case $(readlink "$fd") in /memfd:xip-run:*) stat -Lc %a "$fd" ;; esac
+        done"#,
+    );
+    let modes: Vec<&str> = modes.lines().collect();
+    assert!(
+        modes.len() >= 2 && modes.iter().all(|mode| *mode == "555"),
+        "{modes:?}"
+    );
+
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "ulimit -S -t 9; exec \"$@\"",
+        "sh",
+        env!("CARGO_BIN_EXE_xip-run"),
+        "--image",
+    ]);
+    shell
+        .arg(system.image())
+        .args(["/bin/busybox", "sh", "-c", "echo; read line"]);
+    let mut child = shell
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let servers = system.servers();
+    assert_eq!(servers.len(), 1, "{servers:?}");
+    let limits = fs::read_to_string(servers[0].join("limits")).unwrap();
+    let cpu = limits
+        .lines()
+        .find(|line| line.starts_with("Max cpu time"))
+        .unwrap();
+    assert!(cpu.contains("unlimited"), "{cpu}");
+    let title = fs::read(servers[0].join("cmdline")).unwrap();
+    assert!(title.starts_with(b"xip-view\0") && title[9..].iter().all(|byte| *byte == 0));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    system.assert_no_server_stays();
+}

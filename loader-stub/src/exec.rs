@@ -28,6 +28,7 @@ const PARTS_MAX: usize = 2 + ARGS_MAX;
 
 /// Executes; an errno if that fails (and after `AT_EXECVE_CHECK`).
 pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> Errno {
+    let flags = flags as u32 as usize;
     if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return sys::check_exec_at(dir, path, argv, envp, flags);
     }
@@ -106,18 +107,19 @@ fn open_target(dir: usize, path: usize, flags: usize) -> Result<Fd, Errno> {
         };
         sys::open_at(dir, path, nofollow)?
     };
-    let verdict = sys::check_executable(fd, stat.mode).and_then(|()| check_not_written(fd, &stat));
+    let verdict = sys::check_executable(fd, stat.mode).and_then(|()| ask_kernel(fd, &stat));
     verdict.map(|()| fd).inspect_err(|_| sys::close(fd))
 }
 
-/// ETXTBSY: who writes to a file only the kernel knows (Linux 6.14). To those of the image nobody does.
-fn check_not_written(fd: Fd, stat: &sys::Statx) -> Result<(), Errno> {
+/// ETXTBSY, and what a security module says: only the kernel knows (Linux 6.14). It takes its time, some 50 us, so it is not
+/// asked about the image's files, to which nobody writes.
+fn ask_kernel(fd: Fd, stat: &sys::Statx) -> Result<(), Errno> {
     if stat.dev == session_record().view_dev {
         return Ok(());
     }
     let argv = [c"".as_ptr() as usize, 0];
     match sys::check_exec(fd, &raw const argv as usize, &raw const argv[1] as usize) {
-        Errno::ETXTBSY => Err(Errno::ETXTBSY),
+        errno @ (Errno::ETXTBSY | Errno::EACCES | Errno::EPERM) => Err(errno),
         _ => Ok(()),
     }
 }

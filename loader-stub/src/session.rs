@@ -109,17 +109,17 @@ extern "C" fn stub_main(sp: usize) -> ! {
     let mut room = MaybeUninit::<[u8; STRINGS_MAX]>::uninit();
     let strings = sys::read_into(params, &mut room)
         .unwrap_or_else(|errno| fail_launcher("read of the start", Some(errno)));
+    // The boot memfd's was close-on-exec.
     sys::close(params);
-    sys::close(Fd(params.0 + 1));
-    if !direct::filter(session_record()).is_empty() {
-        sigsys::install();
-    }
     if start.program_fd == wire::NO_PROGRAM {
         sigsys::install_filter();
         let (argv, envp) = stack.vectors();
         let path = strings.as_ptr() as usize;
         let errno = exec::exec(sys::AT_FDCWD, path, argv, envp, 0);
         fail_exec(stack::c_str(path), errno)
+    }
+    if !direct::filter(session_record()).is_empty() {
+        sigsys::install();
     }
 
     let program = Fd(start.program_fd as usize);

@@ -38,7 +38,7 @@ pub fn install() {
     let _ = sys::sigprocmask(SIG_UNBLOCK, 0, at, SIGSET_BYTES);
     let set = SigSet::of(SIGSYS);
     virtual_action::begin(mask.has(SIGSYS))
-        .unwrap_or_else(|errno| fail_launcher("rt_sigaction", Some(errno)));
+        .unwrap_or_else(|errno| fail_launcher("mmap or rt_sigaction for the handler", Some(errno)));
     let _ = sys::sigprocmask(SIG_UNBLOCK, &raw const set as usize, 0, SIGSET_BYTES);
 }
 

@@ -293,14 +293,17 @@ fn fcntl(fd: Fd, operation: usize, arg: usize) -> Result<usize, Errno> {
     call(nr::FCNTL, [fd.0, operation, arg, 0, 0, 0])
 }
 
-/// fcntl(2) `F_DUPFD`: a copy, not close-on-exec, at the lowest free number from `least` on.
+/// fcntl(2) `F_DUPFD_CLOEXEC`: a copy at the lowest free number from `least` on.
 pub fn dup_from(fd: Fd, least: usize) -> Result<Fd, Errno> {
-    fcntl(fd, 0, least).map(Fd)
+    const F_DUPFD_CLOEXEC: usize = 1030;
+    fcntl(fd, F_DUPFD_CLOEXEC, least).map(Fd)
 }
 
-/// dup3(2).
+/// dup3(2). Where that cannot be (RLIMIT_NOFILE), nothing is at the number any more.
 pub fn keep_as(fd: Fd, number: Fd) {
-    let _ = call(nr::DUP3, [fd.0, number.0, 0, 0, 0, 0]);
+    if call(nr::DUP3, [fd.0, number.0, 0, 0, 0, 0]).is_err() {
+        close(number);
+    }
 }
 
 /// Is the descriptor close-on-exec? fcntl(2) `F_GETFD`.

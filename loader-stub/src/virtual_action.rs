@@ -2,8 +2,9 @@
 //! session's handler.
 //!
 //! The kernel keeps a number for the program (`arch::action_with`), which is the process's as the action itself is: a
-//! thread shares it, a forked or vforked child has its own. Number n is the n-th action of a table that only grows, below
-//! the stub, mapped when a program first asks for an action: most never do. Number 0 is the default, without a table.
+//! thread shares it, a forked or vforked child has its own. Number n is the n-th action of a table that only grows, in a
+//! page below the stub. It is mapped before the program begins, which could have something else there later, but no
+//! memory is spent on it until the program first asks for an action: most never do. Number 0 is the default.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -44,7 +45,7 @@ fn table() -> *mut Entry {
 fn action(kept: usize) -> SigAction {
     match kept {
         0 => SigAction::default(),
-        // SAFETY: the number says that the table is mapped and has it.
+        // SAFETY: the number says that the table has it.
         kept => unsafe { (*table().add(kept - 1)).action },
     }
 }
@@ -53,18 +54,6 @@ fn action(kept: usize) -> SigAction {
 fn keep(action: &SigAction) -> Result<usize, Errno> {
     if action.handler == SIG_DFL && action.flags & !SA_RESTORER == 0 && action.mask.is_empty() {
         return Ok(0);
-    }
-    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_FIXED_NOREPLACE;
-    let (at, len) = (table() as usize, session_record().page as usize);
-    // SAFETY: nothing is replaced.
-    match unsafe { sys::mmap(at, len, 3, flags, None, 0) } {
-        Ok(new) if new != at => {
-            // There is one; kernels before Linux 4.17 map another.
-            // SAFETY: nobody uses it.
-            let _ = unsafe { sys::munmap(new, len) };
-        }
-        Ok(_) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(errno),
     }
     for number in 1..=ENTRIES {
         // SAFETY: the table is mapped, and zeroed at first; an entry's action is the claimant's alone until it is ready,
@@ -136,8 +125,16 @@ pub fn hand_down(kept: usize) {
     }
 }
 
-/// The handler's first action, and the program's: `ignored` or the default.
+/// Maps the table; the handler's first action, and the program's: `ignored` or the default.
 pub fn begin(ignored: bool) -> Result<(), Errno> {
+    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_FIXED_NOREPLACE;
+    let (at, len) = (table() as usize, session_record().page as usize);
+    // SAFETY: nothing is replaced.
+    let mapped = unsafe { sys::mmap(at, len, 3, flags, None, 0)? };
+    if mapped != at {
+        // Kernels before Linux 4.17 map another.
+        return Err(Errno::EEXIST);
+    }
     let own = SigAction {
         handler: if ignored { SIG_IGN } else { SIG_DFL },
         ..SigAction::default()

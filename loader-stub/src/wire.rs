@@ -50,8 +50,11 @@ pub const IMAGE_DEVICE: u64 = 1;
 pub const IMAGE_SHARED: u64 = 2;
 /// It can be mapped from its start only (UIO): parts are moved into place.
 pub const IMAGE_WHOLE: u64 = 4;
-/// What is writable is not mapped from it, but from the program's own descriptor.
+/// What is writable is not mapped from it, but from the program's own descriptor. Why is for reports: a number above
+/// [`IMAGE_NO_COW_WHY`].
 pub const IMAGE_NO_COW: u64 = 8;
+/// See [`IMAGE_NO_COW`]: how many bits above.
+pub const IMAGE_NO_COW_WHY: u32 = 8;
 
 /// Which file is the image: opened by its path, and refused if it is no longer what was planned with.
 #[repr(C)]

@@ -28,6 +28,14 @@ pub enum NoCow {
 }
 
 impl NoCow {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Uncached,
+        Self::SharedOnly,
+        Self::Refused,
+        Self::CannotFork,
+    ];
+
     /// The reason in a few words.
     pub fn explain(self) -> &'static str {
         match self {
@@ -95,9 +103,11 @@ impl Backing {
     /// # Errors
     /// Why not.
     pub fn data(&self) -> Result<(), NoCow> {
-        match self.kind().is_device() {
-            true => self.try_data().1,
-            false => Ok(()),
+        match self.memory_type().attribute {
+            _ if !self.kind().is_device() => Ok(()),
+            _ if self.window().shared_only => Err(NoCow::SharedOnly),
+            Attribute::Uncached => Err(NoCow::Uncached),
+            _ => self.try_data().1,
         }
     }
 

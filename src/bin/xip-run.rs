@@ -103,7 +103,7 @@ struct Args {
     #[arg(long, value_name = "WHAT", conflicts_with_all = ["no_root", "copy_text"])]
     require: Option<Required>,
 
-    /// Do not say what is lost where a feature is missing
+    /// Do not say what is lost where a feature is missing, unless it is the root directory
     #[arg(long, short)]
     quiet: bool,
 
@@ -181,8 +181,21 @@ fn run(args: Vec<OsString>) -> u8 {
     }
 }
 
+/// The program's text, or at least something in the image, can be mapped from it.
+fn require_direct(image: &Image, plan: Option<&LaunchPlan>, page: PageSize) -> Result<()> {
+    let copied = match plan {
+        Some(plan) => plan.copied_text(),
+        None if session::has_direct_pages(image, page) => None,
+        None => {
+            Some("no page of it is direct; rebuild it with xip-image build --xip=auto".to_owned())
+        }
+    };
+    copied.map_or(Ok(()), |why| Err(Error::lacking(why)))
+}
+
 /// Prints what there is for a session; the exit code says whether it is all.
 fn probe(args: &Args) -> Result<u8> {
+    session::require_no_session()?;
     let backing = args
         .image
         .as_deref()
@@ -206,9 +219,13 @@ fn print(json: bool, what: &(impl Serialize + ToString)) -> Result<()> {
         }
         false => what.to_string(),
     };
-    // A pager that was closed early is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(())
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // A pager that was closed early is no failure.
+        Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::failed(format!("standard output: {err}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What the session has to do without.
@@ -227,8 +244,8 @@ impl Lost {
     }
 
     /// In one line.
-    fn say(&self, args: &Args) {
-        if !self.0.is_empty() && !args.quiet {
+    fn say(&self, quiet: bool) {
+        if !self.0.is_empty() && !quiet {
             let _ = writeln!(std::io::stderr(), "xip-run: {}", self.0.join("; and "));
         }
     }
@@ -287,9 +304,14 @@ fn launch(args: Args) -> Result<()> {
         return Ok(());
     }
 
+    session::require_no_session()?;
     match args.copy_text {
         false => backing.require_executable()?,
         true => backing.require_aligned()?,
+    }
+    if args.require == Some(Required::InPlace) {
+        require_direct(&image, plan.as_ref().ok(), page)
+            .map_err(|err| in_image(err).context("--require in-place"))?;
     }
     let argv0 = args.argv0.as_ref().unwrap_or(program);
     let argv = std::iter::once(argv0)
@@ -326,9 +348,12 @@ fn launch(args: Args) -> Result<()> {
                 && view_options.workdir.is_none() =>
         {
             lost.go_on(&args, err, &feature::MOUNT_NAMESPACE)?;
-            let plan = plan?;
-            lost.say(&args);
-            return one_program(&plan, argv);
+            if plan.as_ref().is_err_and(|err| err.kind() == Kind::NotFound) {
+                return plan.map(drop);
+            }
+            // Another root directory is nothing to be quiet about.
+            lost.say(false);
+            return one_program(&plan?, argv);
         }
         raised => raised?,
     }
@@ -338,6 +363,7 @@ fn launch(args: Args) -> Result<()> {
     {
         return Err(err);
     }
+    session::require_interpreter(execfn)?;
     let stay = match session::require_filter() {
         Ok(()) => true,
         Err(err) => lost.go_on(&args, err, &feature::SECCOMP).map(|()| false)?,
@@ -345,7 +371,7 @@ fn launch(args: Args) -> Result<()> {
     if let Err(err) = session::require_exe() {
         lost.go_on(&args, err, &feature::SET_EXE)?;
     }
-    lost.say(&args);
+    lost.say(args.quiet);
     Err(session::begin(
         &image,
         descriptor,

@@ -106,6 +106,23 @@ impl LaunchPlan {
         std::iter::once(&self.program).chain(&self.interp)
     }
 
+    /// Which executable pages are copied into RAM, and why; none if all text is direct but for what shares its page.
+    pub fn copied_text(&self) -> Option<String> {
+        self.objects().find_map(|object| {
+            let text = object.mappings.iter().filter(|mapping| mapping.prot.exec);
+            let direct = text
+                .clone()
+                .any(|mapping| matches!(mapping.source, Source::Direct { .. }));
+            let copied = text.clone().find_map(|mapping| match mapping.source {
+                Source::Copied { why, .. } => Some(why.explain()),
+                _ => None,
+            });
+            copied
+                .filter(|_| !direct)
+                .map(|why| format!("{}: its text: {why}", show_path(&object.path)))
+        })
+    }
+
     /// What it costs.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();

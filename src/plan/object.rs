@@ -247,7 +247,7 @@ fn refuse_script(file: &ImageFile, path: &[u8]) -> Result<()> {
     Err(Error::not_runnable(match line.trim() {
         "" => "a script that names no interpreter after #!".to_owned(),
         line => format!(
-            "a script, and scripts are not started yet; run `{line} {}`",
+            "a script, which only a session starts (without --no-root); run `{line} {}`",
             show_path(path)
         ),
     }))

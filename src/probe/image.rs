@@ -139,9 +139,6 @@ impl fmt::Display for ImageFinding {
             None => writeln!(f, "yes  runs from {from}")?,
             Some(why) => writeln!(f, "NO   {why}")?,
         }
-        if !self.kind.is_device() {
-            return Ok(());
-        }
         writeln!(
             f,
             "     {}, from {:#x} of {}",

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::STUB_BASE;
@@ -42,6 +42,9 @@ pub(super) fn sealed(name: &[u8], parts: &[(u64, Vec<u8>)]) -> Result<File> {
         }
         Ok(())
     })?;
+    // Whoever opens it for writing, through /proc, would keep others from executing it (ETXTBSY).
+    rustix::fs::fchmod(&memfd, Mode::from_raw_mode(0o555))
+        .map_err(|err| fail("fchmod", err.into()))?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&memfd, seals).map_err(|err| fail("seal", err.into()))?;
     Ok(memfd)

@@ -19,7 +19,10 @@ mod whole;
 pub use lack::{require_exe, require_filter};
 pub use launch::{Launch, launch};
 pub use memfd::MEMFD_PREFIX;
-pub use whole::{Begin, ImageDescriptor, begin, is_script_or_elsewhere};
+pub use whole::{
+    Begin, ImageDescriptor, begin, has_direct_pages, is_script_or_elsewhere, require_interpreter,
+    require_no_session,
+};
 
 use crate::backing::{Backing, Kind, NoCow};
 use crate::sys::wire;
@@ -53,6 +56,10 @@ fn image_map(backing: &Backing, data: Result<(), NoCow>) -> wire::ImageMap {
         (window.whole_only, wire::IMAGE_WHOLE),
         (data.is_err(), wire::IMAGE_NO_COW),
     ];
+    let why = data.err().and_then(|why| {
+        let number = NoCow::ALL.iter().position(|&other| other == why)?;
+        Some((number as u64) << wire::IMAGE_NO_COW_WHY)
+    });
     wire::ImageMap {
         base: window.at,
         len: window.len_bytes,
@@ -60,8 +67,15 @@ fn image_map(backing: &Backing, data: Result<(), NoCow>) -> wire::ImageMap {
         flags: flags
             .iter()
             .filter(|(is_so, _)| *is_so)
-            .fold(0, |flags, (_, flag)| flags | flag),
+            .fold(why.unwrap_or(0), |flags, (_, flag)| flags | flag),
     }
+}
+
+/// Why a session's data is not mapped from its image, by its record.
+pub(crate) fn no_cow(map: &wire::ImageMap) -> Option<NoCow> {
+    let number = usize::try_from(map.flags >> wire::IMAGE_NO_COW_WHY).ok()?;
+    let is_so = map.flags & wire::IMAGE_NO_COW != 0;
+    NoCow::ALL.get(number).copied().filter(|_| is_so)
 }
 
 /// Where an image is that is not all of a file, as the records of sessions say it.

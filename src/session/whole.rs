@@ -21,7 +21,7 @@ use super::memfd::{self, R, Segment, X};
 use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
 use crate::backing::{Backing, NoCow};
 use crate::cramfs::{Image, show_path};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::sys::{self, wire};
 use crate::units::PageSize;
 
@@ -99,6 +99,58 @@ pub fn is_script_or_elsewhere(path: &[u8]) -> bool {
     let dev = rustix::fs::fstat(&file).map(|stat| stat.st_dev);
     let mut head = [0; 2];
     dev != dev_of_view || file.read_exact_at(&mut head, 0).is_ok() && head == *b"#!"
+}
+
+/// The interpreter of a script that is the session's first program must be there: the stub could only say that something
+/// is not.
+///
+/// # Errors
+/// [`Kind::NotFound`] that names it.
+pub fn require_interpreter(path: &[u8]) -> Result<()> {
+    let mut head = [0; 256];
+    let read = File::open(OsStr::from_bytes(path)).and_then(|file| file.read_at(&mut head, 0));
+    // What was not read is zero, and ends the line.
+    let Some(line) = head.strip_prefix(b"#!").filter(|_| read.is_ok()) else {
+        return Ok(());
+    };
+    let line = line
+        .split(|&byte| byte == b'\n' || byte == 0)
+        .next()
+        .unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ' || byte == b'\t');
+    match words.find(|word| !word.is_empty()) {
+        Some(interpreter)
+            if matches!(rustix::fs::stat(interpreter), Err(rustix::io::Errno::NOENT)) =>
+        {
+            Err(Error::new(
+                Kind::NotFound,
+                format!(
+                    "{}: its interpreter {} is not in the view",
+                    show_path(path),
+                    show_path(interpreter)
+                ),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has the image anything that can be mapped from it with such pages?
+pub fn has_direct_pages(image: &Image, page: PageSize) -> bool {
+    !Tables::new(image, page).runs.is_empty()
+}
+
+/// xip-run must not be a program of a session itself: the session's handler is where the stub would be.
+///
+/// # Errors
+/// [`Kind::Lacking`] if it is.
+pub fn require_no_session() -> Result<()> {
+    match sys::is_mapped(STUB_BASE) {
+        false => Ok(()),
+        true => Err(Error::lacking(
+            "this is a session of xip-run already, and there is none in a session: run the program as it is",
+        )),
+    }
 }
 
 /// Begins the session: becomes its first program, in the root directory that the caller has by now. Returns only if that
@@ -183,7 +235,7 @@ fn device(dev: u64) -> [u32; 2] {
 fn no_descriptor(err: impl Into<std::io::Error>) -> Error {
     let err = err.into();
     Error::failed(format!(
-        "no descriptor is free for the session: {err}; raise RLIMIT_NOFILE (ulimit -n)"
+        "no descriptor is free for the session, which needs about 16: {err}; raise RLIMIT_NOFILE (ulimit -n)"
     ))
 }
 
@@ -225,7 +277,10 @@ fn pipe_with(bytes: &[u8]) -> Result<OwnedFd> {
 
 /// The start's pipe and the boot memfd at two numbers, one behind the other. Returns the boot memfd's.
 fn start_descriptors(start: OwnedFd, boot: &File) -> Result<OwnedFd> {
-    let mut least = START_FD_MIN;
+    // A small table has no such number.
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let mut least =
+        RawFd::try_from(limit).map_or(START_FD_MIN, |limit| START_FD_MIN.min(limit / 2));
     loop {
         let before = rustix::io::fcntl_dupfd_cloexec(&start, least).map_err(no_descriptor)?;
         let next = before.as_raw_fd() + 1;

@@ -15,7 +15,7 @@ mod window;
 pub(crate) mod wire;
 
 pub use alloc::{Arena, retire_arena};
-pub use args::from_c;
+pub use args::{from_c, set_title};
 pub use attempt::{
     Ended, TimeLimit, access_effective, execute_nothing, expect_children, in_child,
     in_child_within, install_seccomp_filter, map_without_replacing, no_core_dump, seccomp_filter,
@@ -23,7 +23,7 @@ pub use attempt::{
 };
 pub use exec::execveat;
 pub use mount::make_mounts_read_only;
-pub use process::{block_if_ignored, is_open, run_detached, unshare};
+pub use process::{block_if_ignored, is_mapped, is_open, run_detached, unshare};
 pub use window::{CANNOT_FORK, Mapping, StoreError, Window, find_return};
 
 /// A type that is all numbers, so that its bytes are its meaning.

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::pipe::PipeFlags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
 
 /// Is there a descriptor of that number? fcntl(2) `F_GETFD`.
@@ -102,9 +103,23 @@ fn detach(keep: &[RawFd]) -> io::Result<()> {
         libc::SIGQUIT,
         libc::SIGTERM,
         libc::SIGPIPE,
+        libc::SIGXCPU,
     ] {
         // SAFETY: no handler is installed.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    // It works for many processes, each of which has the limit for itself.
+    for resource in [Resource::Cpu, Resource::As, Resource::Data] {
+        let limit = getrlimit(resource);
+        let none = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        let highest = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        let _ = setrlimit(resource, none).or_else(|_| setrlimit(resource, highest));
     }
     close_all_but(keep);
     let null = std::fs::OpenOptions::new()
@@ -165,4 +180,11 @@ pub fn block_if_ignored(signal: i32) {
         };
         libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
     }
+}
+
+/// Is something mapped at an address, on a page boundary? mincore(2).
+pub fn is_mapped(addr: u64) -> bool {
+    let mut resident = [0_u8];
+    // SAFETY: it only looks, at one page.
+    unsafe { libc::mincore(addr as *mut libc::c_void, 1, resident.as_mut_ptr()) == 0 }
 }

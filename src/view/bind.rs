@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::cramfs::{Image, InodeKind};
 
@@ -44,6 +44,14 @@ impl Bind {
             return Err("the path in the view must be absolute: SRC:/DST".to_owned());
         }
         let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+        if !path(target)
+            .components()
+            .any(|part| matches!(part, Component::Normal(_)))
+        {
+            return Err(
+                "the root of the view is the image's: name a directory in it, SRC:/DST".to_owned(),
+            );
+        }
         Ok(Self {
             source: path(source),
             target: path(target),
@@ -90,7 +98,17 @@ mod tests {
         assert_eq!(parse("/a:ro"), ok("/a", "/a", true));
         assert_eq!(parse("a:/b"), ok("a", "/b", false));
         assert_eq!(parse("/a:/b:ro"), ok("/a", "/b", true));
-        for bad in ["", "a", ":/b", "/a:b", "/a:/b:rw", "/a:/b:/c:ro", "a:ro"] {
+        for bad in [
+            "",
+            "a",
+            ":/b",
+            "/a:/",
+            "/a://.",
+            "/a:b",
+            "/a:/b:rw",
+            "/a:/b:/c:ro",
+            "a:ro",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -253,6 +253,8 @@ fn start_server(
     let keep = [image_fd, device.as_fd(), wait.as_fd()];
     sys::run_detached(&keep, || {
         let _ = CString::new(SERVER_NAME).map(|name| rustix::thread::set_name(&name));
+        // pkill -f of the program must not find its server.
+        sys::set_title(SERVER_NAME.as_bytes());
         // It parses what somebody else wrote, and needs no right for that.
         let _ = rustix::thread::set_no_new_privs(true);
         let none = CapabilitySets {

@@ -206,7 +206,7 @@ const _: () = assert!(core::mem::offset_of!(Context, fault_address) == 176);
 impl Context {
     /// The trapped call's number.
     pub fn number(&self) -> usize {
-        self.regs[8] as usize
+        self.regs[8] as u32 as usize
     }
 
     /// The trapped call's arguments.

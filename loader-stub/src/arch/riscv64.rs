@@ -196,7 +196,7 @@ const _: () = assert!(core::mem::offset_of!(Context, regs) == 176);
 impl Context {
     /// The trapped call's number.
     pub fn number(&self) -> usize {
-        self.regs[17] as usize
+        self.regs[17] as u32 as usize
     }
 
     /// The trapped call's arguments.

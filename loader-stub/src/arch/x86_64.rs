@@ -231,7 +231,7 @@ const _: () = assert!(core::mem::offset_of!(Context, sigmask) == 296);
 impl Context {
     /// The trapped call's number.
     pub fn number(&self) -> usize {
-        self.gregs[13] as usize
+        self.gregs[13] as u32 as usize
     }
 
     /// The trapped call's arguments.

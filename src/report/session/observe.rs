@@ -75,6 +75,13 @@ impl Observer {
         let (mut image_path, mut image) = (None, None);
         if let Some(found) = found {
             image_path = Some(show_name(&found.file.path));
+            let data = found.file.device.as_ref().and_then(session::no_cow);
+            notes.extend(data.map(|why| {
+                format!(
+                    "no data is in place ({why}): {}; it comes from the view, copied on write",
+                    why.explain()
+                )
+            }));
             known.image = Some((found.file, found.mapped));
             image = Some(found.open);
         }
