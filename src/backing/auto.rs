@@ -96,7 +96,7 @@ fn scan_pmem(system: &System, seen: &mut Vec<String>) -> Option<(Spec, String)> 
                 return Some((Spec::Path { path, part }, why));
             }
             (Some(true), None) => {
-                seen.push(format!("{name} (has one, but its address is not told)"))
+                seen.push(format!("{name} (has one, but its address is not told)"));
             }
             (Some(false), _) => seen.push(name),
             (None, _) => seen.push(format!("{name} (cannot be read)")),
