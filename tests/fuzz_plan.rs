@@ -22,6 +22,7 @@ use common::storing::storing;
 use making::{Maker, PT_GNU_STACK, PT_INTERP, PT_LOAD, Phdr, load};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use xip_run::backing::NoCow;
 use xip_run::cramfs::build::{BuildOptions, build};
 use xip_run::cramfs::xip::XipPolicy;
 use xip_run::cramfs::{Image, ImageFile, Inode};
@@ -186,7 +187,7 @@ fn options() -> impl Strategy<Value = PlanOptions> {
     (page, any::<bool>(), any::<bool>(), 0..8, reserved).prop_map(
         |(page, copy_text, cow, host, reserved)| PlanOptions {
             copy_text,
-            cow,
+            cow: if cow { Ok(()) } else { Err(NoCow::SharedOnly) },
             machine: (host == 0).then_some(Machine::HOST),
             reserved: reserved
                 .and_then(|(at, len)| PageRange::new(page, page.floor(at), page.ceil(len)?)),

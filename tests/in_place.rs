@@ -26,7 +26,7 @@ use common::launch::{Stage, compile, have_cc};
 use common::mapped::Mapped;
 use common::mounted::Mounted;
 use common::session::{BASH, BUSYBOX, FIVE, Waiting, launch, maps, stage};
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::Image;
 use xip_run::index::FileIndex;
 use xip_run::units::PageSize;
@@ -277,7 +277,7 @@ fn what_is_compressed_is_excused() {
 #[test]
 fn a_last_page_with_foreign_bytes_is_excused_and_nothing_else() {
     let Some(stage) = stage(&[]) else { return };
-    let image = Image::open(FileBacking::open(&stage.image()).unwrap()).unwrap();
+    let image = Image::open(Backing::open(&stage.image()).unwrap()).unwrap();
     let inode = image.lookup(BUSYBOX.as_bytes()).unwrap();
     let index = FileIndex::new(&image, &inode, PageSize::K4).unwrap();
     let at = index.page(inode.size / 4096).unwrap();
@@ -320,7 +320,7 @@ fn assert_fault(found: &InPlace, fault: &str, at_least_pages: u64) {
 #[test]
 fn a_process_that_runs_from_the_view_is_found_out() {
     let Some(stage) = stage(&[]) else { return };
-    let mounted = Mounted::new(Image::open(FileBacking::open(&stage.image()).unwrap()).unwrap());
+    let mounted = Mounted::new(Image::open(Backing::open(&stage.image()).unwrap()).unwrap());
     for shell in [&[BUSYBOX, "sh"][..], &[BASH]] {
         let mut command = Command::new("chroot");
         command.arg(mounted.dir.path()).args(shell);

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use launch::{busybox_stage, waiting_shell};
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::Image;
 use xip_run::index::FileIndex;
 use xip_run::units::PageSize;
@@ -59,7 +59,7 @@ fn text_and_constants_are_the_image() {
     let image = fs::canonicalize(stage.image()).unwrap();
 
     let page = PageSize::of_running_kernel().unwrap();
-    let backing = Arc::new(FileBacking::open(&image).unwrap());
+    let backing = Arc::new(Backing::open(&image).unwrap());
     let opened = Image::open_shared(backing).unwrap();
     let inode = opened.resolve(b"/bin/busybox", true).unwrap().inode;
     let index = FileIndex::new(&opened, &inode, page).unwrap();

@@ -23,7 +23,7 @@ use common::session::{
 };
 use common::session_facts::{Facts, in_place};
 use serde_json::Value;
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::Image;
 use xip_run::report::mountinfo;
 use xip_run::units::PageSize;
@@ -168,7 +168,7 @@ fn each_page_of_a_session_counts_once() {
 
 /// The files of the image by `st_ino`, and the ranges of the image that show them, in pages.
 fn files_of_image(path: &Path) -> (BTreeMap<u64, String>, BTreeMap<u64, String>) {
-    let image = Image::open(FileBacking::open(path).unwrap()).unwrap();
+    let image = Image::open(Backing::open(path).unwrap()).unwrap();
     let (mut by_ino, mut by_page) = (BTreeMap::new(), BTreeMap::new());
     for found in image.walk().map(Result::unwrap) {
         if found.inode.size == 0 || found.inode.mode >> 12 != 0o10 {
@@ -439,7 +439,7 @@ fn a_users_session_is_measured_by_its_user() {
 #[test]
 fn a_view_that_nobody_known_serves_is_said_to_have_no_server() {
     let Some(stage) = stage(&[]) else { return };
-    let image = Image::open(FileBacking::open(&stage.image()).unwrap()).unwrap();
+    let image = Image::open(Backing::open(&stage.image()).unwrap()).unwrap();
     let mounted = Mounted::new(image);
     let view = mounted.dir.path().to_str().unwrap();
     let mut command = launch(&stage, &["--view", view]);
@@ -501,7 +501,7 @@ fn what_is_no_session_is_refused_with_the_way_out() {
         ),
         (
             &["--session", "--image", "/no/such", &pid],
-            "/no/such: No such file",
+            "/no/such: open: No such file",
         ),
         (&["--image", other, &pid], "--session"),
         (&["--session", "--compare", &pid], "cannot be used with"),
@@ -522,7 +522,7 @@ fn what_is_no_session_is_refused_with_the_way_out() {
 #[test]
 fn a_chroot_into_an_image_is_no_session() {
     let Some(stage) = stage(&[]) else { return };
-    let image = Image::open(FileBacking::open(&stage.image()).unwrap()).unwrap();
+    let image = Image::open(Backing::open(&stage.image()).unwrap()).unwrap();
     let mounted = Mounted::new(image);
     let mut command = Command::new("chroot");
     command.arg(mounted.dir.path()).args([BUSYBOX, "sh"]);

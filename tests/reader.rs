@@ -6,7 +6,7 @@ use std::fs;
 
 use common::image_bytes::*;
 use common::{golden_bytes, noise};
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::{Endian, Image, InodeKind};
 use xip_run::error::Kind;
 
@@ -296,14 +296,14 @@ fn only_regular_files_back_an_image() {
         (dir.path(), "not a regular file"),
         (&path("missing"), "open: No such file"),
     ] {
-        let err = FileBacking::open(path).unwrap_err();
+        let err = Backing::open(path).unwrap_err();
         assert_eq!(err.kind(), Kind::Failed);
         assert!(err.to_string().contains(what), "{err}");
         assert!(err.to_string().contains(path.to_str().unwrap()), "{err}");
     }
     let file = path("image");
     fs::write(&file, golden_bytes("ext")).unwrap();
-    let image = Image::open(FileBacking::open(&file).unwrap()).unwrap();
+    let image = Image::open(Backing::open(&file).unwrap()).unwrap();
     let inode = image.lookup(b"data/text.txt").unwrap();
     image.read_file(&inode).unwrap();
     fs::OpenOptions::new()

@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use common::{GOLDEN, golden, golden_bytes, golden_path, have_tool, noise, tool, tree};
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::{Endian, Image, Inode, InodeKind};
 
 fn letter(kind: InodeKind) -> &'static str {
@@ -239,7 +239,7 @@ fn images_by_mkfs_cramfs_read_as_the_tree_they_were_made_from() {
             .output()
             .unwrap();
         assert!(made.status.success(), "{options:?}: {made:?}");
-        let image = Image::open(FileBacking::open(&out).unwrap()).unwrap();
+        let image = Image::open(Backing::open(&out).unwrap()).unwrap();
         image.require_runnable().unwrap();
         image.verify_crc().unwrap();
         let has = |option| options.contains(&option);

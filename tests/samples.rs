@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use common::launch::{Stage, copy_program, have_cc, in_parallel, run, text};
 use common::sample::{Sample, ending, samples};
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::Image;
 use xip_run::index::FileIndex;
 use xip_run::units::PageSize;
@@ -211,7 +211,7 @@ fn change_elf(path: &Path, change: &str) {
 /// Fills the rest of the file's last page in the image, as an image maker does that packs files tightly.
 fn put_bytes_after_the_file(stage: &Stage, program: &Path) {
     let page = PageSize::of_running_kernel().unwrap();
-    let backing = Arc::new(FileBacking::open(&stage.image()).unwrap());
+    let backing = Arc::new(Backing::open(&stage.image()).unwrap());
     let image = Image::open_shared(backing).unwrap();
     let inode = image
         .resolve(program.as_os_str().as_encoded_bytes(), true)

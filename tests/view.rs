@@ -16,7 +16,7 @@ use common::{GOLDEN, cases, golden, golden_bytes};
 use mounted::{Mounted, can_mount};
 use proptest::prelude::*;
 use rustix::fs::{Mode, OFlags, RawDir};
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::build::BuildOptions;
 use xip_run::cramfs::{Image, InodeKind};
 use xip_run::view::{MAX_READ_BYTES, Server};
@@ -140,7 +140,7 @@ fn an_image_damaged_under_way_gives_eio() {
     let dir = tree::sample_tree();
     tree::build_in(dir.path(), &BuildOptions::default()).unwrap();
     let path = dir.path().join("image");
-    let mounted = Mounted::new(Image::open(FileBacking::open(&path).unwrap()).unwrap());
+    let mounted = Mounted::new(Image::open(Backing::open(&path).unwrap()).unwrap());
     fs::metadata(mounted.path("data/noise")).unwrap();
     File::options()
         .write(true)

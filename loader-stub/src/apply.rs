@@ -4,6 +4,7 @@
 
 use crate::arch::{self, stub_base};
 use crate::error::{OrFail, fail, fail_launcher};
+use crate::image;
 use crate::place::{self, Reservation};
 use crate::stack::{self, Stack, record_str};
 use crate::sys::{self, Errno, Fd};
@@ -26,22 +27,11 @@ pub fn open_image(record: &'static Record) -> Fd {
         Err(errno) => fail("statx of the image", &[], Some(errno)),
     };
     let image = &record.image;
-    let found = (
-        stat.dev,
-        stat.ino,
-        stat.size,
-        stat.mtime_s,
-        u64::from(stat.mtime_ns),
-    );
-    if found
-        != (
-            image.dev,
-            image.ino,
-            image.size,
-            image.mtime_s,
-            image.mtime_ns,
-        )
-    {
+    let same_file = (stat.dev, stat.ino) == (image.dev, image.ino);
+    let unchanged = image.map.flags & wire::IMAGE_DEVICE != 0
+        || (stat.size, stat.mtime_s, u64::from(stat.mtime_ns))
+            == (image.size, image.mtime_s, image.mtime_ns);
+    if !same_file || !unchanged {
         fail(
             "the image file was changed or replaced after the launch was planned; start again",
             &[],
@@ -128,8 +118,9 @@ fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) 
         };
     let at = match mapping.source {
         wire::SOURCE_DIRECT => {
+            let map = &record.image.map;
             // SAFETY: (1) only the object's own reservation can be replaced.
-            unsafe { sys::mmap(addr, len, prot, how, Some(image), mapping.at) }
+            unsafe { image::map(image, map, [addr, len, prot, how], mapping.at) }
                 .or_fail("mmap", &shown)
         }
         wire::SOURCE_ZERO => {

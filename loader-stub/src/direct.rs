@@ -3,9 +3,10 @@
 //! On entry and on exit: no state of its own. A descriptor is one of the view's if its device is; its inode number and
 //! its size then find its runs.
 
+use crate::image;
 use crate::session_record;
 use crate::sys::{self, Errno, Fd};
-use crate::wire::{File, Run, Session};
+use crate::wire::{File, IMAGE_NO_COW, Run, Session};
 
 const PROT_WRITE: usize = 2;
 const MAP_TYPE: usize = 0xf;
@@ -105,14 +106,8 @@ impl Request {
             let at = u64::from(run.image_at) + (start - start_of(run, page));
             // SAFETY: (1) the caller's promise; the index says that the image has the same bytes there.
             unsafe {
-                sys::mmap(
-                    addr,
-                    (end - start) as usize,
-                    self.prot,
-                    flags,
-                    Some(image),
-                    at,
-                )
+                let len = (end - start) as usize;
+                image::map(image, &session.image_map, [addr, len, self.prot, flags], at)
             }
         };
         let mut answer = Err(Errno::EINVAL);
@@ -150,8 +145,10 @@ impl Request {
     fn direct_runs(&self, file: &File, page: u64) -> Option<(&'static [Run], u64, u64)> {
         let first = self.offset;
         let end = first.checked_add(self.len as u64 + page - 1)? & !(page - 1);
-        let writes_back = self.flags & MAP_TYPE == MAP_SHARED && self.prot & PROT_WRITE != 0;
-        if first & (page - 1) != 0 || self.len == 0 || writes_back {
+        let copies_on_write = self.flags & MAP_TYPE != MAP_SHARED
+            && session_record().image_map.flags & IMAGE_NO_COW == 0;
+        let is_writable = self.prot & PROT_WRITE != 0;
+        if first & (page - 1) != 0 || self.len == 0 || is_writable && !copies_on_write {
             return None;
         }
         let runs = runs(file);

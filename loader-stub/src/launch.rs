@@ -20,6 +20,7 @@ mod arch;
 mod describe;
 #[allow(dead_code, reason = "some of it is the session's only")]
 mod error;
+mod image;
 mod mem;
 mod place;
 #[allow(dead_code, reason = "some of it is the session's only")]

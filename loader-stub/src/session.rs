@@ -24,6 +24,7 @@ mod elf;
 #[allow(dead_code, reason = "some of it is the launch's only")]
 mod error;
 mod exec;
+mod image;
 mod mem;
 mod place;
 mod sigsys;

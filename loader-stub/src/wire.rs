@@ -18,7 +18,7 @@ pub const TWIN: u64 = PART;
 /// Where the record is, from the base and in the memfd, in bytes.
 pub const RECORD: u64 = 2 * PART;
 /// [`Record::magic`]; the last digit is the format's version.
-pub const MAGIC: u64 = 0x5849_5020_7374_7531;
+pub const MAGIC: u64 = 0x5849_5020_7374_7532;
 
 /// A string of the record: offset from the record's start and length, its NUL (which is there) not counted.
 #[repr(C)]
@@ -29,6 +29,32 @@ pub struct Str {
     /// In bytes.
     pub len: u64,
 }
+
+/// How the image is mapped from its descriptor.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct ImageMap {
+    /// Offset of the image's first byte in the descriptor, as mmap(2) takes it: of /dev/mem its physical address.
+    pub base: u64,
+    /// Length of the image, or of what holds it, bytes.
+    pub len: u64,
+    /// Offset of its first byte as /proc/PID/maps shows it.
+    pub shown: u64,
+    /// `IMAGE_` bits.
+    pub flags: u64,
+}
+
+/// It is a device: its length and its times say nothing.
+pub const IMAGE_DEVICE: u64 = 1;
+/// It is mapped `MAP_SHARED`.
+pub const IMAGE_SHARED: u64 = 2;
+/// It can be mapped from its start only (UIO): parts are moved into place.
+pub const IMAGE_WHOLE: u64 = 4;
+/// What is writable is not mapped from it, but from the program's own descriptor. Why is for reports: a number above
+/// [`IMAGE_NO_COW_WHY`].
+pub const IMAGE_NO_COW: u64 = 8;
+/// See [`IMAGE_NO_COW`]: how many bits above.
+pub const IMAGE_NO_COW_WHY: u32 = 8;
 
 /// Which file is the image: opened by its path, and refused if it is no longer what was planned with.
 #[repr(C)]
@@ -46,6 +72,8 @@ pub struct Image {
     pub mtime_s: i64,
     /// `st_mtime`, nanoseconds within the second.
     pub mtime_ns: u64,
+    /// How it is mapped.
+    pub map: ImageMap,
 }
 
 /// Where an object (the program, its interpreter) goes.
@@ -156,7 +184,7 @@ const _: () = assert!(size_of::<Record>().is_multiple_of(8));
 /// Where the stub's code starts, from the base and in the memfd, in bytes; the ELF header lies before it.
 pub const CODE: u64 = 0x200;
 /// [`Session::magic`] and [`Start::magic`]; the last digit is the format's version.
-pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7331;
+pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7332;
 
 /// What every program of a session shares: the stub with this record at [`RECORD`] is the *resident* memfd, mapped as one
 /// read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
@@ -187,6 +215,8 @@ pub struct Session {
     pub image_fd: u64,
     /// 1 if `image_fd` is `O_PATH`: it is opened again, with the caller's own rights, for each mapping.
     pub image_reopen: u64,
+    /// How it is mapped.
+    pub image_map: ImageMap,
     /// `st_dev` of the root view, major and minor.
     pub view_dev: [u32; 2],
     /// See [`Record::randomize`].

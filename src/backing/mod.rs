@@ -1,11 +1,27 @@
 //! What holds the image: something that can be read at an offset, and a descriptor that can be mapped.
+//!
+//! [`Spec`](spec::Spec) is how it is named, [`Backing`] is it opened. What a device's memory can be used for is never
+//! assumed: [`Backing::abilities`] tries it.
 
-mod file;
+mod ability;
+mod attribute;
+mod auto;
+mod device;
+mod hint;
+mod mtd;
+mod open;
 pub mod spec;
+mod superblock;
+mod system;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 
-pub use file::FileBacking;
+pub use ability::{Abilities, NoCow};
+pub use attribute::{Attribute, MemoryType};
+pub use device::Kind;
+pub use open::{Backing, FileIdentity, Window};
 
 /// Bytes that can be read at any offset. Everything that parses an image reads it through this, by copying, so that a
 /// file that shrinks underneath is an error and not a SIGBUS.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::build::{self, BuildOptions};
 use xip_run::cramfs::check::{Severity, check};
 use xip_run::cramfs::dump;
@@ -158,7 +158,7 @@ Example: every set-user-ID file
 
 How names are escaped: xip-image --help")]
 struct Ls {
-    /// The image file.
+    /// The image: a file, or what `xip-run --image` takes.
     image: PathBuf,
     /// What to list: a directory's entries, or a file.
     #[arg(default_value = "/")]
@@ -180,7 +180,7 @@ struct Ls {
 #[derive(Args)]
 #[command(after_help = "Example:\n  xip-image cat rootfs.cramfs /etc/passwd")]
 struct Cat {
-    /// The image file.
+    /// The image: a file, or what `xip-run --image` takes.
     image: PathBuf,
     /// Paths in the image.
     #[arg(required = true)]
@@ -195,7 +195,7 @@ struct Cat {
 #[derive(Args)]
 #[command(after_help = "Example:\n  xip-image extract rootfs.cramfs rootfs/")]
 struct Extract {
-    /// The image file.
+    /// The image: a file, or what `xip-run --image` takes.
     image: PathBuf,
     /// The directory to make, or an empty one.
     dest: PathBuf,
@@ -212,7 +212,7 @@ struct Extract {
 
 #[derive(Args)]
 struct One {
-    /// The image file.
+    /// The image: a file, or what `xip-run --image` takes.
     image: PathBuf,
     /// Print JSON.
     #[arg(long)]
@@ -304,7 +304,7 @@ impl Cli {
 }
 
 fn open(path: &Path) -> Result<Image> {
-    Image::open(FileBacking::open(path)?).map_err(|err| err.context(path.display()))
+    Image::open(Backing::open(path)?).map_err(|err| err.context(path.display()))
 }
 
 /// Warns if the image is damaged as a whole; what is read from it may be wrong.

@@ -46,8 +46,9 @@ struct Cli {
     /// each file costs, each page once, and what the server of the view costs
     #[arg(long, conflicts_with = "compare")]
     session: bool,
-    /// With --session: the image of the session, where neither its server nor a process that runs from it tells
-    #[arg(long, value_name = "FILE", requires = "session")]
+    /// With --session: the image of the session, where neither its server nor a process that runs from it tells; a
+    /// file, or what `xip-run --image` takes
+    #[arg(long, value_name = "SPEC", requires = "session")]
     image: Option<PathBuf>,
     /// Leave out the table with a row for every mapping; with --session, the rows of each process's files
     #[arg(short, long)]

@@ -14,7 +14,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 use xip_run::access;
-use xip_run::backing::{FileBacking, spec};
+use xip_run::backing::{Backing, spec};
 use xip_run::cramfs::Image;
 use xip_run::elf::Machine;
 use xip_run::error::{Error, Kind, Result};
@@ -37,13 +37,14 @@ use xip_run::view::{self, Bind, ViewOptions};
     version,
     override_usage = "xip-run [OPTIONS] PROGRAM [ARG]...
        xip-run --explain [--json] [OPTIONS] PROGRAM
-       xip-run --probe [--json] [--image FILE]",
+       xip-run --probe [--json] [--image SPEC]",
     after_help = "Examples:
   xip-run --image rootfs.cramfs /bin/busybox sh             a shell whose root directory is the image
   xip-run --image rootfs.cramfs --bind /srv/data:/mnt:ro --workdir /mnt /bin/busybox ls
   xip-run --no-root --image rootfs.cramfs /bin/busybox sh -c 'echo hello'
   xip-run --image rootfs.cramfs --explain /bin/busybox      what would be mapped from where, and why
   XIP_IMAGE=rootfs.cramfs xip-run --no-root /bin/busybox sh
+  xip-run --image /dev/mem@0x04000000 /bin/busybox sh       from flash that is mapped at this physical address
   xip-run --probe                                           what this kernel and this user have for it
   xip-run --require in-place --image rootfs.cramfs /bin/busybox sh
 
@@ -59,8 +60,9 @@ place), 125 if xip-run itself failed or the image is damaged, 126 if PROGRAM was
 found."
 )]
 struct Args {
-    /// The image: a cramfs file
-    #[arg(long, value_name = "FILE")]
+    /// The image: a cramfs file, memory-mapped flash (/dev/mem@ADDRESS[+SIZE], /dev/uioN[@mapM], a PCI device's resourceN),
+    /// mtd:NAME, or auto
+    #[arg(long, value_name = "SPEC")]
     image: Option<PathBuf>,
 
     /// Run the one program against the host's root directory: paths that it opens, programs that it starts and shared
@@ -87,7 +89,7 @@ struct Args {
     explain: bool,
 
     /// Do not run: try every feature of the kernel that a session needs, and print what each gives, what happens without it,
-    /// and whether it is there for this user; with --image also what that file gives
+    /// and whether it is there for this user; with --image also what can be done with that
     #[arg(long, conflicts_with_all = ["explain", "command", "no_root", "bind", "workdir", "view", "verify", "copy_text",
         "argv0", "require", "quiet"])]
     probe: bool,
@@ -197,7 +199,7 @@ fn probe(args: &Args) -> Result<u8> {
     let backing = args
         .image
         .as_deref()
-        .map(|path| FileBacking::open(path).map(Arc::new))
+        .map(|path| Backing::open(path).map(Arc::new))
         .transpose()?;
     let probe = Probe::new(backing.as_ref())?;
     print(args.json, &probe)?;
@@ -253,9 +255,8 @@ fn launch(args: Args) -> Result<()> {
     if args.json && !args.explain {
         return Err(Error::failed("--json is for --explain and --probe"));
     }
-    let path = spec::select(args.image.clone())?;
-    let backing = Arc::new(FileBacking::open(&path)?);
-    let in_image = |err: Error| err.context(path.display());
+    let backing = Arc::new(Backing::open(&spec::select(args.image.clone())?)?);
+    let in_image = |err: Error| err.context(backing.name());
     let image = Image::open_shared(backing.clone()).map_err(in_image)?;
     image.require_runnable().map_err(in_image)?;
     if args.verify {
@@ -274,7 +275,7 @@ fn launch(args: Args) -> Result<()> {
         page,
         machine: Some(Machine::HOST),
         copy_text: args.copy_text,
-        cow: true,
+        cow: backing.data(),
         reserved: session::RESERVED,
     };
     let (program, arguments) = args
@@ -304,8 +305,9 @@ fn launch(args: Args) -> Result<()> {
     }
 
     session::require_no_session()?;
-    if !args.copy_text {
-        backing.require_executable()?;
+    match args.copy_text {
+        false => backing.require_executable()?,
+        true => backing.require_aligned()?,
     }
     if args.require == Some(Required::InPlace) {
         require_direct(&image, plan.as_ref().ok(), page)
@@ -330,20 +332,20 @@ fn launch(args: Args) -> Result<()> {
     if args.no_root {
         return one_program(&plan?, argv);
     }
-    let descriptor = session::ImageDescriptor::new(&backing)?;
-    let options = ViewOptions {
+    let descriptor = session::ImageDescriptor::new(&backing, options.cow)?;
+    let view_options = ViewOptions {
         binds: args.bind.clone(),
         workdir: args.workdir.clone(),
         existing: args.view.clone(),
     };
     let mut lost = Lost::default();
-    match view::raise(&image, backing.as_fd(), &options) {
+    match view::raise(&image, backing.as_fd(), &view_options) {
         // What these ask for can only be had in a view.
         Err(err)
             if err.kind() == Kind::Lacking
-                && options.existing.is_none()
-                && options.binds.is_empty()
-                && options.workdir.is_none() =>
+                && view_options.existing.is_none()
+                && view_options.binds.is_empty()
+                && view_options.workdir.is_none() =>
         {
             lost.go_on(&args, err, &feature::MOUNT_NAMESPACE)?;
             if plan.as_ref().is_err_and(|err| err.kind() == Kind::NotFound) {

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::backing::NoCow;
 use crate::cramfs::ImageFile;
 use crate::error::Result;
 use crate::index::NotDirect;
@@ -15,7 +16,7 @@ pub enum CopyReason {
     /// They are executable and `--copy-text` was given.
     Asked,
     /// They are writable and the backing cannot be mapped copy-on-write.
-    CannotCow,
+    CannotCow(NoCow),
 }
 
 impl CopyReason {
@@ -24,9 +25,7 @@ impl CopyReason {
         match self {
             Self::NotDirect(why) => why.explain(),
             Self::Asked => "executable, and --copy-text asks for it; leave the option out",
-            Self::CannotCow => {
-                "writable, and this backing cannot be mapped copy-on-write; nothing to be done"
-            }
+            Self::CannotCow(why) => why.explain(),
         }
     }
 }
@@ -36,7 +35,7 @@ impl std::fmt::Display for CopyReason {
         match self {
             Self::NotDirect(why) => why.fmt(f),
             Self::Asked => f.write_str("asked"),
-            Self::CannotCow => f.write_str("cannot-cow"),
+            Self::CannotCow(why) => why.fmt(f),
         }
     }
 }

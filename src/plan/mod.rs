@@ -10,6 +10,7 @@ mod mapping;
 mod object;
 mod verify;
 
+use crate::backing::NoCow;
 use crate::cramfs::{Image, Inode, InodeKind, show_path};
 use crate::elf::{ElfKind, Machine};
 use crate::error::{Error, Kind, Result};
@@ -29,8 +30,8 @@ pub struct PlanOptions {
     /// Copy what is executable into RAM (`--copy-text`): for debuggers, which cannot set breakpoints in flash, and for
     /// backings that cannot execute.
     pub copy_text: bool,
-    /// Can the backing be mapped copy-on-write? If not, what is writable is copied.
-    pub cow: bool,
+    /// Can the backing be mapped copy-on-write? If not, what is writable is copied, for that reason.
+    pub cow: Result<(), NoCow>,
     /// Addresses that are taken: where the loader stub lives.
     pub reserved: Option<PageRange>,
 }
@@ -42,7 +43,7 @@ impl PlanOptions {
             page,
             machine: None,
             copy_text: false,
-            cow: true,
+            cow: Ok(()),
             reserved: None,
         }
     }

@@ -159,8 +159,10 @@ impl ObjectPlan {
             let source = match run.map_or(Err(NotDirect::BeyondFile), |run| run.state) {
                 Err(why) => Err(CopyReason::NotDirect(why)),
                 Ok(_) if piece.prot.exec && options.copy_text => Err(CopyReason::Asked),
-                Ok(_) if piece.prot.write && !options.cow => Err(CopyReason::CannotCow),
-                Ok(image_at) => Ok(image_at),
+                Ok(image_at) => match options.cow {
+                    Err(why) if piece.prot.write => Err(CopyReason::CannotCow(why)),
+                    _ => Ok(image_at),
+                },
             };
             let (source, clear) = match source {
                 Ok(at) => (Source::Direct { at }, clear(image, at, pages, bss_at)?),

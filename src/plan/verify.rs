@@ -115,7 +115,7 @@ fn verify_source(
                     .is_some_and(|end| end <= image.limit_bytes()),
                 || format!("{at} reaches beyond the image"),
             )?;
-            ensure(options.cow || !mapping.prot.write, || {
+            ensure(options.cow.is_ok() || !mapping.prot.write, || {
                 "writable, direct, and the backing cannot be mapped copy-on-write".to_owned()
             })?;
             ensure(!options.copy_text || !mapping.prot.exec, || {

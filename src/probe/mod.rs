@@ -1,17 +1,17 @@
 //! What this kernel has for a session, and lets this user have: every feature is tried, and nothing of the trials stays.
 
+mod image;
 mod text;
 
 use std::fmt::Display;
 use std::fs::OpenOptions;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
 
 use rustix::fs::StatxFlags;
 use serde::Serialize;
 
-use crate::backing::FileBacking;
-use crate::cramfs::Image;
+use crate::backing::Backing;
 use crate::error::{Error, Result};
 use crate::feature::{self, Feature, Need};
 use crate::session::attempt as session;
@@ -19,8 +19,8 @@ use crate::sys::{self, Ended};
 use crate::units::PageSize;
 use crate::view::attempt as view;
 
-/// `STATX_ATTR_DAX`: the file's pages are the device's own.
-const STATX_ATTR_DAX: u64 = 0x20_0000;
+pub use image::{Ability, ImageFinding};
+
 /// `PROC_SUPER_MAGIC`
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
@@ -57,21 +57,6 @@ pub struct Finding {
     pub detail: Option<String>,
 }
 
-/// What an image gives.
-#[derive(Clone, Debug, Serialize)]
-pub struct ImageFinding {
-    /// Absolute path.
-    pub path: String,
-    /// Size in bytes.
-    pub size_bytes: u64,
-    /// What its pages are mapped from: `dax` is flash itself, `page-cache` a copy in RAM that all share.
-    pub mapped_from: &'static str,
-    /// Can its pages be executed?
-    pub executable: bool,
-    /// Why not, and the way out.
-    pub detail: Option<String>,
-}
-
 impl Probe {
     /// Tries everything. `image` is what was named by `--image`.
     ///
@@ -79,7 +64,7 @@ impl Probe {
     ///
     /// # Errors
     /// If the image cannot be opened, or is none that can be run.
-    pub fn new(image: Option<&Arc<FileBacking>>) -> Result<Self> {
+    pub fn new(image: Option<&Arc<Backing>>) -> Result<Self> {
         sys::expect_children();
         open_standard_descriptors()?;
         let image = image.map(ImageFinding::new).transpose()?;
@@ -204,31 +189,5 @@ impl Finding {
             available: answer.is_ok(),
             detail: answer.unwrap_or_else(|err| Some(err.to_string())),
         }
-    }
-}
-
-impl ImageFinding {
-    fn new(backing: &Arc<FileBacking>) -> Result<Self> {
-        let in_image = |err: Error| err.context(backing.path().display());
-        let image = Image::open_shared(backing.clone()).map_err(in_image)?;
-        image.require_runnable().map_err(in_image)?;
-        let dax = rustix::fs::statx(
-            backing,
-            "",
-            rustix::fs::AtFlags::EMPTY_PATH,
-            StatxFlags::empty(),
-        )
-        .is_ok_and(|stat| stat.stx_attributes.bits() & STATX_ATTR_DAX != 0);
-        let mapped = sys::map_executable(backing.as_fd());
-        Ok(Self {
-            path: backing.path().display().to_string(),
-            size_bytes: backing.identity().size,
-            mapped_from: if dax { "dax" } else { "page-cache" },
-            executable: mapped.is_ok(),
-            detail: mapped.err().map(|err| match backing.require_executable() {
-                Err(why) => why.to_string(),
-                Ok(()) => format!("mmap with PROT_EXEC: {err}"),
-            }),
-        })
     }
 }

@@ -38,15 +38,7 @@ impl fmt::Display for Probe {
             }
         }
         if let Some(image) = &self.image {
-            let from = match image.mapped_from {
-                "dax" => "flash (DAX): no RAM",
-                _ => "the page cache: RAM that all share",
-            };
-            writeln!(f, "\nThe image {}, {} bytes:", image.path, image.size_bytes)?;
-            match &image.detail {
-                None => writeln!(f, "yes  runs from {from}")?,
-                Some(why) => writeln!(f, "NO   {why}")?,
-            }
+            image.fmt(f)?;
         }
         let yes = |truth| if truth { "yes" } else { "NO" };
         writeln!(

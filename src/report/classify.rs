@@ -1,10 +1,12 @@
 //! Names what stands behind a mapping, honestly: the page cache is never called flash.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::image_files::ImageFiles;
 use super::smaps::Mapping;
 use crate::sys::wire;
+use crate::units::ImageOffset;
 
 pub use crate::session::MEMFD_PREFIX as SESSION_MEMFD;
 
@@ -75,6 +77,21 @@ pub struct MappedFile {
     pub is_image: bool,
     /// The files in it, if it is an image that could be read.
     pub image: Option<Arc<ImageFiles>>,
+    /// Where in it the image is, as the offsets of mappings show it; `None` if it is all of it.
+    pub window: Option<Range<u64>>,
+}
+
+impl MappedFile {
+    /// The files of the image that a mapping shows, and where in the image it begins.
+    pub fn image_at(&self, mapping: &Mapping) -> Option<(&Arc<ImageFiles>, ImageOffset)> {
+        let start = match &self.window {
+            Some(window) if !window.contains(&mapping.offset_bytes) => return None,
+            Some(window) => window.start,
+            None => 0,
+        };
+        let at = ImageOffset(mapping.offset_bytes - start);
+        Some((self.image.as_ref()?, at))
+    }
 }
 
 /// Names what stands behind a mapping; `file` if its file could be opened.

@@ -15,12 +15,13 @@ use super::proc::Proc;
 use super::session_memfd::{Memfds, SessionImage};
 use super::smaps::{self, Mapping};
 use super::summary::{Report, Subject};
-use crate::backing::FileBacking;
+use crate::backing::{Backing, FileIdentity};
 use crate::cramfs::{Image, show_name};
 use crate::error::Result;
+use crate::sys::wire::{self, ImageMap};
 
-/// What tells one image from another: device, inode, length and time of the last change.
-type ImageKey = (u64, u64, u64, i64, i64);
+/// What tells one image from another: what holds it, and where in that it is.
+type ImageKey = (FileIdentity, u64);
 
 /// `f_type` of the filesystems whose files are RAM and nothing else: statfs(2).
 const TMPFS_MAGIC: u32 = 0x0102_1994;
@@ -42,7 +43,7 @@ pub struct OpenImage {
 }
 
 /// What is known of a process before it is looked at.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Known {
     /// The device of the view that it has as its root: the files there are no images, and opening them costs the server
     /// that is to be measured.
@@ -160,6 +161,23 @@ impl Observer {
         notes: &mut Vec<String>,
     ) -> Option<MappedFile> {
         let path = show_name(&mapping.path);
+        let of_session = known
+            .image
+            .as_ref()
+            .map(|(image, _)| image)
+            .or(session_image);
+        if let Some(image) = of_session.filter(|image| image.is_mapped_by(mapping))
+            && let Some(map) = &image.device
+        {
+            return match &known.image {
+                Some((_, file)) => Some(file.clone()),
+                None => {
+                    let opened = proc.open_mapped(mapping).ok();
+                    let fd = image.file.as_ref().or(opened.as_ref())?;
+                    Some(self.describe_device(fd, map, &path, notes))
+                }
+            };
+        }
         let err = match proc.open_mapped(mapping) {
             Ok(file) => return Some(self.describe(&file, &path, notes)),
             Err(err) => err,
@@ -198,25 +216,50 @@ impl Observer {
         path: &str,
         notes: &mut Vec<String>,
     ) -> MappedFile {
-        let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).ok();
-        let dax = stat
-            .as_ref()
-            .is_some_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX));
-        let regular = rustix::fs::fstat(file)
-            .ok()
-            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-        let image = regular.and_then(|_| self.image(file, path, notes));
-        let on_tmpfs = rustix::fs::fstatfs(file)
-            .is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(fs.f_type as u32)));
+        let image = is_regular(file)
+            .then(|| self.image(file, path, notes))
+            .flatten();
         MappedFile {
-            dax,
-            tmpfs_bytes: regular
-                .filter(|_| on_tmpfs)
-                .and(stat)
-                .map(|stat| stat.stx_blocks * 512),
             is_image: image.is_some(),
             image: image.map(|image| image.files),
+            ..storage(file)
         }
+    }
+
+    /// What a device is that holds an image, or a file of which the image is a part.
+    pub(super) fn describe_device(
+        &mut self,
+        fd: &OwnedFd,
+        map: &ImageMap,
+        path: &str,
+        notes: &mut Vec<String>,
+    ) -> MappedFile {
+        let image = self.image_on_device(fd, map, path, notes);
+        if image.is_none() {
+            notes.push(format!(
+                "{path}: cannot be opened, so the image's files are not named; root can"
+            ));
+        }
+        MappedFile {
+            is_image: true,
+            image: image.map(|image| image.files),
+            window: Some(map.shown..map.shown.saturating_add(map.len)),
+            ..storage(fd)
+        }
+    }
+
+    /// That image, and its files. `fd` is an `O_PATH` descriptor.
+    pub(super) fn image_on_device(
+        &mut self,
+        fd: &OwnedFd,
+        map: &ImageMap,
+        path: &str,
+        notes: &mut Vec<String>,
+    ) -> Option<OpenImage> {
+        let reopened = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let whole = map.flags & wire::IMAGE_WHOLE != 0;
+        let backing = Backing::open_again(Path::new(&reopened), map.base, map.len, whole).ok()?;
+        self.walk(backing, path, notes)
     }
 
     /// The image and its files, if `file`, an `O_PATH` descriptor of a regular file, is one.
@@ -227,10 +270,19 @@ impl Observer {
         notes: &mut Vec<String>,
     ) -> Option<OpenImage> {
         let reopened = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let backing = FileBacking::open(Path::new(&reopened)).ok()?;
-        let id = backing.identity();
+        let backing = Backing::open(Path::new(&reopened)).ok()?;
+        self.walk(backing, path, notes)
+    }
+
+    /// Walks an image that was not seen before.
+    pub(super) fn walk(
+        &mut self,
+        backing: Backing,
+        path: &str,
+        notes: &mut Vec<String>,
+    ) -> Option<OpenImage> {
+        let key = (backing.identity(), backing.window().at);
         let image = Image::open(backing).ok()?;
-        let key = (id.dev, id.ino, id.size, id.mtime_s, id.mtime_ns);
         let known = self.images.entry(key).or_insert_with(|| {
             let (files, damage) = ImageFiles::new(&image);
             notes.extend(damage.map(|damage| damage.context(path).to_string()));
@@ -244,6 +296,27 @@ impl Observer {
     pub(super) fn image_of(&self, files: &Arc<ImageFiles>) -> Option<&OpenImage> {
         let mut images = self.images.values();
         images.find(|image| Arc::ptr_eq(&image.files, files))
+    }
+}
+
+fn is_regular(file: &OwnedFd) -> bool {
+    rustix::fs::fstat(file)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+/// What a file's pages are, whatever is in them.
+fn storage(file: &OwnedFd) -> MappedFile {
+    let stat = rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).ok();
+    let on_tmpfs = rustix::fs::fstatfs(file)
+        .is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(fs.f_type as u32)));
+    MappedFile {
+        dax: stat
+            .as_ref()
+            .is_some_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX)),
+        tmpfs_bytes: stat
+            .filter(|_| on_tmpfs && is_regular(file))
+            .map(|stat| stat.stx_blocks * 512),
+        ..MappedFile::default()
     }
 }
 

@@ -19,7 +19,7 @@ use super::classify::SESSION_MEMFD;
 use super::proc::{Proc, processes};
 use super::smaps::Mapping;
 use crate::cramfs::show_name;
-use crate::sys::wire;
+use crate::sys::wire::{self, ImageMap};
 
 /// `PATH_MAX`: no path in the record is longer, its NUL counted.
 const PATH_MAX: usize = 4096;
@@ -191,12 +191,13 @@ fn session_name(path: &[u8]) -> Option<String> {
 }
 
 /// The image that a process was started from, by its record.
-#[derive(Debug)]
 pub(super) struct SessionImage {
     pub(super) path: Vec<u8>,
     pub(super) inode: u64,
     /// The session's own descriptor of it, opened again as `O_PATH`: it leads there even if the image was deleted.
     pub(super) file: Option<OwnedFd>,
+    /// Where in it the image is, if it is no file.
+    pub(super) device: Option<ImageMap>,
 }
 
 impl SessionImage {
@@ -206,7 +207,7 @@ impl SessionImage {
     }
 
     /// A session's image is a descriptor of each of its processes.
-    fn of_descriptor(proc: &Proc, number: u64) -> Option<Self> {
+    fn of_descriptor(proc: &Proc, number: u64, device: Option<ImageMap>) -> Option<Self> {
         let path = format!("fd/{number}");
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&proc.dir, path.as_str(), flags, Mode::empty()).ok()?;
@@ -216,6 +217,7 @@ impl SessionImage {
             path: name.strip_suffix(b" (deleted)").unwrap_or(name).to_vec(),
             inode: rustix::fs::fstat(&file).ok()?.st_ino,
             file: Some(file),
+            device,
         })
     }
 }
@@ -232,7 +234,8 @@ fn image(proc: &Proc, memfd: &File) -> io::Result<Option<SessionImage>> {
         wire::MAGIC => {}
         wire::SESSION_MAGIC => {
             let fd = number(offset_of!(wire::Session, image_fd))?;
-            return Ok(SessionImage::of_descriptor(proc, fd));
+            let device = device(&number, offset_of!(wire::Session, image_map))?;
+            return Ok(SessionImage::of_descriptor(proc, fd, device));
         }
         _ => return Ok(None),
     }
@@ -253,7 +256,20 @@ fn image(proc: &Proc, memfd: &File) -> io::Result<Option<SessionImage>> {
         path,
         inode,
         file: None,
+        device: device(&number, image + offset_of!(wire::Image, map))?,
     }))
+}
+
+/// What the record says of a device, at this place in it; `None` if the image is a file.
+fn device(number: &impl Fn(usize) -> io::Result<u64>, at: usize) -> io::Result<Option<ImageMap>> {
+    let map = ImageMap {
+        base: number(at + offset_of!(ImageMap, base))?,
+        len: number(at + offset_of!(ImageMap, len))?,
+        shown: number(at + offset_of!(ImageMap, shown))?,
+        flags: number(at + offset_of!(ImageMap, flags))?,
+    };
+    let is_part = map.flags & wire::IMAGE_DEVICE != 0 || map.base != 0;
+    Ok(is_part.then_some(map))
 }
 
 #[cfg(test)]

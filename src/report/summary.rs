@@ -11,7 +11,6 @@ use super::smaps::Mapping;
 use super::status::Status;
 
 use crate::cramfs::show_name;
-use crate::units::ImageOffset;
 
 /// Linux 6.2 is the first whose smaps looks into PFN mappings (`mm/pagewalk.c walk_page_vma()` no longer asks
 /// `walk_page_test()`): before, pages copied on write there are in `RssAnon` only.
@@ -411,12 +410,9 @@ fn whose(
         Class::Anonymous => (None, Part::Anonymous),
         _ => {
             let owner = file
-                .and_then(|file| file.image.as_ref())
+                .and_then(|file| file.image_at(mapping))
                 .filter(|_| class.in_place())
-                .map(|image| {
-                    let at = ImageOffset(mapping.offset_bytes);
-                    image.owner(at, mapping.size_bytes(), comm.as_bytes())
-                });
+                .map(|(image, at)| image.owner(at, mapping.size_bytes(), comm.as_bytes()));
             let path = show_name(&mapping.path);
             let program = match owner {
                 Some(Owner::File(path)) => show_name(&path),

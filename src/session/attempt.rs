@@ -75,10 +75,7 @@ pub fn trap() -> Result<bool> {
     let filter: Vec<_> = filter(&session).iter().map(|insn| insn.bytes()).collect();
     let trapped = |no_new_privs: bool| {
         sys::in_child(|| {
-            // The end of the child is no crash to be kept.
-            let _ = rustix::process::set_dumpable_behavior(
-                rustix::process::DumpableBehavior::NotDumpable,
-            );
+            sys::no_core_dump();
             if no_new_privs {
                 rustix::thread::set_no_new_privs(true)?;
             }

@@ -7,8 +7,8 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use super::memfd::{self, R, Segment, X};
-use super::{LAUNCH_STUB, RESERVED_BYTES, STUB_BASE, addresses_are_randomized};
-use crate::backing::FileBacking;
+use super::{LAUNCH_STUB, RESERVED_BYTES, STUB_BASE, addresses_are_randomized, image_map};
+use crate::backing::Backing;
 use crate::cramfs::{Image, ImageFile, show_path};
 use crate::elf::ElfKind;
 use crate::error::{Error, Result};
@@ -31,12 +31,7 @@ pub struct Launch<'a> {
 }
 
 /// Becomes the program. Returns only if that fails.
-pub fn launch(
-    image: &Image,
-    backing: &FileBacking,
-    plan: &LaunchPlan,
-    launch: &Launch<'_>,
-) -> Error {
+pub fn launch(image: &Image, backing: &Backing, plan: &LaunchPlan, launch: &Launch<'_>) -> Error {
     // Above the numbers that programs use, so that AT_EXECFN tells the launch from the program's own fexecve().
     let reserved = rustix::io::fcntl_dupfd_cloexec(backing, LAUNCH_FD_MIN)
         .or_else(|_| rustix::io::fcntl_dupfd_cloexec(backing, 0));
@@ -64,7 +59,7 @@ pub fn launch(
 /// The parts of the memfd: offset and bytes of each. `wire.rs` has the picture.
 fn compose(
     image: &Image,
-    backing: &FileBacking,
+    backing: &Backing,
     plan: &LaunchPlan,
     launch: &Launch<'_>,
     launch_fd: RawFd,
@@ -143,6 +138,7 @@ fn compose(
             size: identity.size,
             mtime_s: identity.mtime_s,
             mtime_ns: identity.mtime_ns.cast_unsigned(),
+            map: image_map(backing, plan.options.cow),
         },
         execfn,
         comm: comm(launch.execfn),

@@ -24,6 +24,8 @@ pub use whole::{
     require_no_session,
 };
 
+use crate::backing::{Backing, Kind, NoCow};
+use crate::sys::wire;
 use crate::units::{PageRange, PageSize};
 
 /// The stub of a launch, built by loader-stub/build.rs.
@@ -44,6 +46,43 @@ const RESERVED_BYTES: u64 = 0x1000_0000;
 /// launch the stub unmaps all of it before the program starts, but it needs it until then.
 pub const RESERVED: Option<PageRange> = PageRange::new(PageSize::K64, STUB_BASE, RESERVED_BYTES);
 const _: () = assert!(STUB_BASE != 0 && RESERVED.is_some());
+
+/// How the stub maps the image. `data` says whether what is writable can be copied on write.
+fn image_map(backing: &Backing, data: Result<(), NoCow>) -> wire::ImageMap {
+    let window = backing.window();
+    let flags = [
+        (backing.kind() != Kind::File, wire::IMAGE_DEVICE),
+        (window.shared_only, wire::IMAGE_SHARED),
+        (window.whole_only, wire::IMAGE_WHOLE),
+        (data.is_err(), wire::IMAGE_NO_COW),
+    ];
+    let why = data.err().and_then(|why| {
+        let number = NoCow::ALL.iter().position(|&other| other == why)?;
+        Some((number as u64) << wire::IMAGE_NO_COW_WHY)
+    });
+    wire::ImageMap {
+        base: window.at,
+        len: window.len_bytes,
+        shown: window.shown_at,
+        flags: flags
+            .iter()
+            .filter(|(is_so, _)| *is_so)
+            .fold(why.unwrap_or(0), |flags, (_, flag)| flags | flag),
+    }
+}
+
+/// Why a session's data is not mapped from its image, by its record.
+pub(crate) fn no_cow(map: &wire::ImageMap) -> Option<NoCow> {
+    let number = usize::try_from(map.flags >> wire::IMAGE_NO_COW_WHY).ok()?;
+    let is_so = map.flags & wire::IMAGE_NO_COW != 0;
+    NoCow::ALL.get(number).copied().filter(|_| is_so)
+}
+
+/// Where an image is that is not all of a file, as the records of sessions say it.
+pub(crate) fn device_map(backing: &Backing) -> Option<wire::ImageMap> {
+    let map = image_map(backing, Ok(()));
+    (map.flags & wire::IMAGE_DEVICE != 0 || map.base != 0).then_some(map)
+}
 
 /// `kernel.randomize_va_space`; where it cannot be read, addresses are randomized.
 fn addresses_are_randomized() -> bool {

@@ -18,8 +18,8 @@ use rustix::process::{Resource, getrlimit};
 use super::filter::{self, filter};
 use super::index::Tables;
 use super::memfd::{self, R, Segment, X};
-use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized};
-use crate::backing::FileBacking;
+use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
+use crate::backing::{Backing, NoCow};
 use crate::cramfs::{Image, show_path};
 use crate::error::{Error, Kind, Result};
 use crate::sys::{self, wire};
@@ -49,28 +49,32 @@ pub struct Begin<'a> {
 }
 
 /// What a session inherits of the image: a descriptor that gives nobody more than they have.
-#[derive(Debug)]
 pub struct ImageDescriptor {
     fd: OwnedFd,
     /// It is `O_PATH`, to be opened again by whoever may.
     reopen: bool,
+    map: wire::ImageMap,
 }
 
 impl ImageDescriptor {
-    /// A read-only descriptor of a file that everybody may read, else one that is only a place (`O_PATH`). To be made while
-    /// the host's root is still the caller's.
+    /// A read-only descriptor of a file that everybody may read; else, and of every device, one that is only a place
+    /// (`O_PATH`). `data` says whether what is writable can be copied on write. To be made while the host's root is still the
+    /// caller's.
     ///
     /// # Errors
     /// [`Kind::Failed`](crate::error::Kind) if the image cannot be opened again, or is another file by now.
-    pub fn new(backing: &FileBacking) -> Result<Self> {
+    pub fn new(backing: &Backing, data: Result<(), NoCow>) -> Result<Self> {
+        let map = image_map(backing, data);
         let path = backing.path();
         let fail = |err: rustix::io::Errno| {
             Error::failed(format!("{}: open again: {err}", path.display()))
         };
         let stat = rustix::fs::fstat(backing).map_err(fail)?;
-        if stat.st_mode & Mode::ROTH.as_raw_mode() != 0 {
+        // /dev/mem is all of the machine: a service that gives up its rights must not carry it along.
+        if stat.st_mode & Mode::ROTH.as_raw_mode() != 0 && !backing.kind().is_device() {
             let fd = rustix::io::fcntl_dupfd_cloexec(backing, 0).map_err(fail)?;
-            return Ok(Self { fd, reopen: false });
+            let reopen = false;
+            return Ok(Self { fd, reopen, map });
         }
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
@@ -81,7 +85,8 @@ impl ImageDescriptor {
                 path.display()
             )));
         }
-        Ok(Self { fd, reopen: true })
+        let reopen = true;
+        Ok(Self { fd, reopen, map })
     }
 }
 
@@ -178,6 +183,7 @@ fn try_begin(
         exe_fd: exe_fd as u64,
         image_fd: image_fd as u64,
         image_reopen: u64::from(descriptor.reopen),
+        image_map: descriptor.map,
         view_dev: device(view.st_dev),
         randomize: u64::from(addresses_are_randomized()),
         page: begin.page.bytes(),

@@ -4,9 +4,11 @@ use std::ffi::CStr;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pipe::PipeFlags;
 
 use super::process::{exit_now, fork_silently};
@@ -22,6 +24,17 @@ pub enum Ended {
     Exited(i32),
     /// By this signal.
     Killed(i32),
+    /// Not by itself: its time was over.
+    TimedOut,
+}
+
+/// How long a child may run.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeLimit {
+    /// On a processor: what loops is ended by this, however busy the machine is.
+    pub processor_ms: u32,
+    /// In all: for what waits, and for kernels without CPU timers.
+    pub wall_ms: u32,
 }
 
 /// Runs `run` in a child, which has all that the caller has, and then ends. To be called while the process has one thread.
@@ -29,10 +42,31 @@ pub enum Ended {
 /// # Errors
 /// If there can be no child, or one that was killed or executed something cannot be waited for, because SIGCHLD is ignored.
 pub fn in_child<E: Display>(run: impl FnOnce() -> Result<(), E>) -> io::Result<Ended> {
+    start_and_wait(None, run)
+}
+
+/// The same, for what may never return.
+///
+/// # Errors
+/// See [`in_child`].
+pub fn in_child_within<E: Display>(
+    limit: TimeLimit,
+    run: impl FnOnce() -> Result<(), E>,
+) -> io::Result<Ended> {
+    start_and_wait(Some(limit), run)
+}
+
+fn start_and_wait<E: Display>(
+    limit: Option<TimeLimit>,
+    run: impl FnOnce() -> Result<(), E>,
+) -> io::Result<Ended> {
     const SUCCEEDED: &[u8] = b"+";
     let (from, to) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let pid = fork_silently()?;
     if pid == 0 {
+        if let Some(limit) = limit {
+            end_after(limit.processor_ms);
+        }
         // A panic must not return into the copy of the caller.
         let answer = catch_unwind(AssertUnwindSafe(run));
         let failed = |why: String| ["-", &why].concat().into_bytes();
@@ -44,6 +78,11 @@ pub fn in_child<E: Display>(run: impl FnOnce() -> Result<(), E>) -> io::Result<E
         exit_now(i32::from(File::from(to).write_all(&said).is_err()));
     }
     drop(to);
+    let in_time = limit.is_none_or(|limit| says_something(&from, limit.wall_ms));
+    if !in_time {
+        // SAFETY: the child was not waited for, so the number is still its own.
+        unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+    }
     let mut said = Vec::new();
     let read = File::from(from).read_to_end(&mut said);
     let mut status = 0;
@@ -61,12 +100,58 @@ pub fn in_child<E: Display>(run: impl FnOnce() -> Result<(), E>) -> io::Result<E
     match said.as_slice() {
         SUCCEEDED => return Ok(Ended::Succeeded),
         [_, why @ ..] => return Ok(Ended::Failed(String::from_utf8_lossy(why).into_owned())),
+        [] if !in_time => return Ok(Ended::TimedOut),
+        // Killed: where SIGCHLD is ignored nobody learns by what.
+        [] if limit.is_some() && waited.is_err() => return Ok(Ended::Killed(0)),
         [] => waited?,
     }
     Ok(match libc::WIFSIGNALED(status) {
+        true if limit.is_some() && libc::WTERMSIG(status) == libc::SIGPROF => Ended::TimedOut,
         true => Ended::Killed(libc::WTERMSIG(status)),
         false => Ended::Exited(libc::WEXITSTATUS(status)),
     })
+}
+
+/// The end of this process is no crash to be kept: for a child that may come to a bad end.
+pub fn no_core_dump() {
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// Has this process killed once it has had that much time on a processor: setitimer(2) `ITIMER_PROF`.
+fn end_after(processor_ms: u32) {
+    let timer = libc::itimerval {
+        it_interval: libc::timeval {
+            tv_sec: 0,
+            tv_usec: 0,
+        },
+        it_value: libc::timeval {
+            tv_sec: (processor_ms / 1000) as _,
+            tv_usec: (processor_ms % 1000 * 1000) as _,
+        },
+    };
+    // SAFETY: no handler is installed; both structures are read or written as what they are.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGPROF);
+        libc::signal(libc::SIGPROF, libc::SIG_DFL);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut());
+    }
+}
+
+/// Comes something from the pipe, or is it closed, within the time? Where that cannot be asked (a kernel for 32 bits without
+/// CONFIG_COMPAT_32BIT_TIME), the limit of the processor's time must do.
+fn says_something(pipe: &OwnedFd, wall_ms: u32) -> bool {
+    let end = Instant::now() + Duration::from_millis(wall_ms.into());
+    loop {
+        let mut polled = [PollFd::new(pipe, PollFlags::IN)];
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Err(rustix::io::Errno::INTR) if !left.is_zero() => {}
+            answer => return answer != Ok(0),
+        }
+    }
 }
 
 /// Makes children that can be waited for, whatever the caller of this program has said of SIGCHLD.
@@ -200,30 +285,6 @@ pub fn set_exe() -> io::Result<()> {
 /// EINVAL without `CONFIG_CHECKPOINT_RESTORE`.
 pub fn set_memory_map() -> io::Result<()> {
     answer_of(set_mm_map(u32::MAX))
-}
-
-/// Maps the first page of a file to execute it, and unmaps it again.
-///
-/// # Errors
-/// The kernel's: EPERM on a filesystem that is mounted `noexec`.
-pub fn map_executable(file: BorrowedFd<'_>) -> io::Result<()> {
-    let prot = libc::PROT_READ | libc::PROT_EXEC;
-    // SAFETY: a new mapping, which is nobody's when it is unmapped.
-    unsafe {
-        let at = libc::mmap(
-            std::ptr::null_mut(),
-            1,
-            prot,
-            libc::MAP_PRIVATE,
-            file.as_raw_fd(),
-            0,
-        );
-        if at == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        libc::munmap(at, 1);
-    }
-    Ok(())
 }
 
 /// Does mmap(2) keep what is mapped already from `MAP_FIXED_NOREPLACE`?

@@ -8,6 +8,7 @@ mod attempt;
 mod exec;
 mod mount;
 mod process;
+mod window;
 #[allow(dead_code, reason = "some of it is the stub's only")]
 #[allow(unreachable_pub, reason = "the same file is a part of the stub")]
 #[path = "../../loader-stub/src/wire.rs"]
@@ -16,12 +17,14 @@ pub(crate) mod wire;
 pub use alloc::{Arena, retire_arena};
 pub use args::{from_c, set_title};
 pub use attempt::{
-    Ended, access_effective, execute_nothing, expect_children, in_child, install_seccomp_filter,
-    map_executable, map_without_replacing, seccomp_filter, set_exe, set_memory_map,
+    Ended, TimeLimit, access_effective, execute_nothing, expect_children, in_child,
+    in_child_within, install_seccomp_filter, map_without_replacing, no_core_dump, seccomp_filter,
+    set_exe, set_memory_map,
 };
 pub use exec::execveat;
 pub use mount::make_mounts_read_only;
 pub use process::{block_if_ignored, is_mapped, is_open, run_detached, unshare};
+pub use window::{CANNOT_FORK, Mapping, StoreError, Window, find_return};
 
 /// A type that is all numbers, so that its bytes are its meaning.
 ///

@@ -36,6 +36,16 @@ pub(super) fn fork_silently() -> io::Result<libc::pid_t> {
     }
 }
 
+/// Forks a child that ends at once, and waits for it.
+pub(super) fn fork_and_wait() -> io::Result<()> {
+    let child = fork_silently()?;
+    if child == 0 {
+        exit_now(0);
+    }
+    reap(child);
+    Ok(())
+}
+
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: it does not return, and runs nothing of the process that this one was copied from.
     unsafe { libc::_exit(code) }

@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::{Image, InodeKind};
 use xip_run::index::{FileIndex, PageState};
 use xip_run::report::mountinfo;
@@ -363,7 +363,7 @@ pub struct ImagePages {
 
 impl ImagePages {
     pub fn new(path: &Path) -> Self {
-        let image = Image::open(FileBacking::open(path).unwrap()).unwrap();
+        let image = Image::open(Backing::open(path).unwrap()).unwrap();
         let page = PageSize::of_running_kernel().unwrap();
         let mut direct = HashMap::new();
         let mut by_number = HashMap::new();

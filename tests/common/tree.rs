@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use xip_run::backing::FileBacking;
+use xip_run::backing::Backing;
 use xip_run::cramfs::build::{BuildOptions, build};
 use xip_run::cramfs::writer::Summary;
 use xip_run::cramfs::xip::XipPolicy;
@@ -169,7 +169,7 @@ pub fn golden(name: &str) -> Image {
 }
 
 pub fn open(path: &Path) -> Image {
-    Image::open(FileBacking::open(path).unwrap()).unwrap()
+    Image::open(Backing::open(path).unwrap()).unwrap()
 }
 
 /// Options with these words of `--xip`.

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backing::NoCow;
 use crate::plan::testing::image_bytes;
 
 #[test]
@@ -79,11 +80,11 @@ fn a_wrong_plan_does_not_pass() {
             plan.program.mappings[1].source = Source::Copied {
                 at: FileOffset(0x2000),
                 file_bytes: 0x3000,
-                why: CopyReason::CannotCow,
+                why: CopyReason::CannotCow(NoCow::Refused),
             };
         }),
         ("writable without copy-on-write", &|plan| {
-            plan.options.cow = false;
+            plan.options.cow = Err(NoCow::Refused);
         }),
         ("text to be copied", &|plan| plan.options.copy_text = true),
         ("the stub's place", &|plan| {
@@ -177,7 +178,7 @@ fn options() -> impl Strategy<Value = PlanOptions> {
     let page = prop::sample::select(PageSize::ALL.to_vec());
     (page, any::<bool>(), any::<bool>()).prop_map(|(page, copy_text, cow)| PlanOptions {
         copy_text,
-        cow,
+        cow: if cow { Ok(()) } else { Err(NoCow::Uncached) },
         ..PlanOptions::new(page)
     })
 }

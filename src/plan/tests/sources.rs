@@ -1,6 +1,7 @@
 //! Where pages come from, and how that is shown.
 
 use super::*;
+use crate::backing::NoCow;
 
 #[test]
 fn zeros_that_flash_has_anyway_are_not_stored() {
@@ -73,7 +74,7 @@ fn what_cannot_be_mapped_is_copied_with_its_reason() {
         ]
     );
     let no_cow = PlanOptions {
-        cow: false,
+        cow: Err(NoCow::Refused),
         ..options
     };
     let plan = plan_with(&[base], &no_cow).unwrap();

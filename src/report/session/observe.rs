@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use super::memfds::AllMemfds;
 use super::server;
 use super::{Seen, SeenMapping, Server, Session, Surroundings};
-use crate::backing::FileBacking;
+use crate::backing::Backing;
 use crate::cramfs::show_name;
 use crate::error::{Error, Result};
 use crate::report::classify::{Class, MappedFile};
@@ -18,6 +18,7 @@ use crate::report::proc::{Proc, processes};
 use crate::report::process::{Known, Observed, Observer, OpenImage};
 use crate::report::session_memfd::{self, Memfds, SessionImage};
 use crate::report::status;
+use crate::session;
 use crate::units::PageSize;
 use crate::view;
 
@@ -74,6 +75,13 @@ impl Observer {
         let (mut image_path, mut image) = (None, None);
         if let Some(found) = found {
             image_path = Some(show_name(&found.file.path));
+            let data = found.file.device.as_ref().and_then(session::no_cow);
+            notes.extend(data.map(|why| {
+                format!(
+                    "no data is in place ({why}): {}; it comes from the view, copied on write",
+                    why.explain()
+                )
+            }));
             known.image = Some((found.file, found.mapped));
             image = Some(found.open);
         }
@@ -130,9 +138,19 @@ impl Observer {
         let image = Memfds::of(member).image(member)?;
         let fd = image.file.as_ref()?;
         let shown = show_name(&image.path);
+        let (open, mapped) = match &image.device {
+            Some(map) => (
+                self.image_on_device(fd, map, &shown, notes)?,
+                self.describe_device(fd, map, &shown, notes),
+            ),
+            None => (
+                self.image(fd, &shown, notes)?,
+                self.describe(fd, &shown, notes),
+            ),
+        };
         Some(Found {
-            open: self.image(fd, &shown, notes)?,
-            mapped: self.describe(fd, &shown, notes),
+            open,
+            mapped,
             file: image,
         })
     }
@@ -140,19 +158,16 @@ impl Observer {
     /// The image that the caller names; it must be what the server serves, if that is known.
     fn named_image(
         &mut self,
-        path: &Path,
+        spec: &Path,
         served: Option<&Found>,
         notes: &mut Vec<String>,
     ) -> Result<Found> {
-        let name = std::fs::canonicalize(path)
-            .map_err(|err| Error::failed(format!("{}: {err}", path.display())))?;
-        let name = name.as_os_str().as_bytes().to_vec();
-        let found = self.open_image(path, name, notes)?;
+        let found = self.open_image(spec, notes)?;
         match served {
             Some(served) if served.open.image.superblock() != found.open.image.superblock() => {
                 Err(Error::failed(format!(
                     "{}: is not the image of this session, which is {}; leave --image away",
-                    path.display(),
+                    spec.display(),
                     show_name(&served.file.path)
                 )))
             }
@@ -160,26 +175,35 @@ impl Observer {
         }
     }
 
-    fn open_image(&mut self, path: &Path, name: Vec<u8>, notes: &mut Vec<String>) -> Result<Found> {
+    fn open_image(&mut self, spec: &Path, notes: &mut Vec<String>) -> Result<Found> {
         let fail =
-            |what: &dyn std::fmt::Display| Error::failed(format!("{}: {what}", path.display()));
-        let fd: OwnedFd = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            |what: &dyn std::fmt::Display| Error::failed(format!("{}: {what}", spec.display()));
+        let backing = Backing::open(spec)?;
+        // As mappings show it.
+        let name = std::fs::canonicalize(backing.path()).map_err(|err| fail(&err))?;
+        let fd: OwnedFd = rustix::fs::open(&name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(|err| fail(&err))?;
+        let name = name.as_os_str().as_bytes().to_vec();
         let shown = show_name(&name);
-        let Some(open) = self.image(&fd, &shown, notes) else {
+        let inode = backing.identity().ino;
+        let device = session::device_map(&backing);
+        let Some(open) = self.walk(backing, &shown, notes) else {
             // Says why, by the name that the caller knows.
-            let backing = FileBacking::open(path)?;
-            let damage = crate::cramfs::Image::open(backing).err();
-            return Err(damage.map_or_else(|| fail(&"no image"), |err| err.context(path.display())));
+            let damage = crate::cramfs::Image::open(Backing::open(spec)?).err();
+            return Err(damage.map_or_else(|| fail(&"no image"), |err| err.context(spec.display())));
         };
-        let inode = rustix::fs::fstat(&fd).map_err(|err| fail(&err))?.st_ino;
+        let mapped = match &device {
+            Some(map) => self.describe_device(&fd, map, &shown, notes),
+            None => self.describe(&fd, &shown, notes),
+        };
         Ok(Found {
-            mapped: self.describe(&fd, &shown, notes),
+            mapped,
             open,
             file: SessionImage {
                 path: name,
                 inode,
                 file: None,
+                device,
             },
         })
     }

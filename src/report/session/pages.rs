@@ -202,8 +202,8 @@ impl<'a> Finder<'a> {
             _ if of_view => self.pieces_of_view(mapping, class),
             Class::FileCache => whole(itself, Place::Not(Why::Host)),
             Class::Flash | Class::FlashDax | Class::ImageCache | Class::ImageTmpfs => {
-                match file.as_ref().and_then(|file| file.image.clone()) {
-                    Some(files) => self.pieces_of_image(mapping, class, files),
+                match file.as_ref().and_then(|file| file.image_at(mapping)) {
+                    Some((files, at)) => self.pieces_of_image(mapping, class, files, at),
                     None => whole(itself, Place::InPlace(class)),
                 }
             }
@@ -228,19 +228,20 @@ impl<'a> Finder<'a> {
         &mut self,
         mapping: &Mapping,
         class: Class,
-        files: Arc<ImageFiles>,
+        files: &Arc<ImageFiles>,
+        at: ImageOffset,
     ) -> Vec<Piece> {
         let known = self.images.iter();
-        let number = match known.clone().position(|known| Arc::ptr_eq(known, &files)) {
+        let number = match known.clone().position(|known| Arc::ptr_eq(known, files)) {
             Some(number) => number,
             None => {
                 self.images.push(files.clone());
                 self.images.len() - 1
             }
         };
-        let mut at = mapping.offset_bytes;
-        files
-            .pieces(ImageOffset(at), mapping.size_bytes(), self.page)
+        let pieces = files.pieces(at, mapping.size_bytes(), self.page);
+        let mut at = at.0;
+        pieces
             .into_iter()
             .map(|piece| {
                 let (key, offset) = match piece.file {
