@@ -305,6 +305,13 @@ static void errors(const char *scenario) {
                              {SYS_close, ~0u, 0, 0},      {SYS_fcntl, 99, F_SETFD, 1}, {SYS_fcntl, -1, F_SETFD, 1},
                              {SYS_fcntl, fd, F_SETFD, 99}, {SYS_fcntl, fd, F_GETFD, 0}, {SYS_fcntl, fd, 9999, 0},
                              {SYS_dup2, -1, -1, 0},       {SYS_dup, 99, 0, 0},
+                             // Of the session's.
+                             {SYS_dup3, SESSION_FD_MAX, SESSION_FD_MAX, 0},
+                             {SYS_dup3, 0, SESSION_FD_MAX, 1},
+                             {SYS_dup3, 99, SESSION_FD_MAX, O_CLOEXEC},
+                             {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX, 1},
+                             {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX, 1 << 9},
+                             {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX - 1, 0},
                              // The upper halves are nobody's.
                              {SYS_dup2, 0x7700000000 | fd, 0x7700000000 | 60, 0}, {SYS_close, 0x7700000000 | 60, 0, 0},
                              {SYS_fcntl, 0x7700000000 | fd, 0x7700000000 | F_SETFD, 0}};

@@ -207,18 +207,19 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
             errno(libc::EBADF),
         ]
     };
-    // Onto itself: nothing, or an error.
-    let replace = || {
-        let mut rule = vec![
-            load(arg(0).0),
-            COPY_IT,
-            load(arg(1).0),
-            jump(JUMP_EQUAL_COPY, 0, 0, 1),
-            answer(ALLOW),
-        ];
-        rule.extend(keep(1));
-        rule
-    };
+    // Unknown flags, and a descriptor onto itself, are the kernel's to refuse.
+    let mut dup3 = vec![
+        load(arg(2).0),
+        jump(JUMP_EQUAL, 0, 2, 0),
+        jump(JUMP_EQUAL, libc::O_CLOEXEC.cast_unsigned(), 1, 0),
+        answer(ALLOW),
+        load(arg(0).0),
+        COPY_IT,
+        load(arg(1).0),
+        jump(JUMP_EQUAL_COPY, 0, 0, 1),
+        answer(ALLOW),
+    ];
+    dup3.extend(keep(1));
     let mut enter = vec![
         load(arg(3).0),
         // Where the structure is no filter can see, nor the handler.
@@ -265,10 +266,10 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
         (libc::SYS_io_uring_enter, enter),
         // Its CLONE_CLEAR_SIGHAND cannot be seen here; every caller falls back to clone(2).
         (libc::SYS_clone3, vec![errno(libc::ENOSYS)]),
-        (libc::SYS_dup3, replace()),
+        (libc::SYS_dup3, dup3),
     ];
     #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
-    rules.push((libc::SYS_dup2, replace()));
+    rules.push((libc::SYS_dup2, keep(1)));
     #[cfg(target_arch = "arm")]
     rules.extend([
         (SYS_PPOLL_TIME64, if_pointer(3, answer(TRAP))),
@@ -378,6 +379,7 @@ mod tests {
             errno(libc::EBADF)
         );
         assert_eq!(call(libc::SYS_dup3, [1001, 1001, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_dup3, [3, 1001, 1, 0, 0, 0]), ALLOW);
         assert_eq!(
             call(libc::SYS_dup3, [1002, 1001, 0, 0, 0, 0]),
             errno(libc::EBADF)
