@@ -232,7 +232,7 @@ static void asked(const char *scenario) {
         struct pollfd poll = {number, 0, 0};
         add_word(&by_flags, err(RAW(SYS_fcntl, number, F_GETFD)));
         add_word(&by_stat, err(RAW(SYS_fstat, number, &stat)));
-        RAW(SYS_poll, &poll, 1, 0);
+        raw_poll(&poll, 1, 0);
         add_word(&by_poll, poll.revents & POLLNVAL ? "not" : "open");
     }
     char what[9100];
@@ -312,9 +312,12 @@ static void errors(const char *scenario) {
                              {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX, 1},
                              {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX, 1 << 9},
                              {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX - 1, 0},
+#if __SIZEOF_LONG__ == 8
                              // The upper halves are nobody's.
                              {SYS_dup2, 0x7700000000 | fd, 0x7700000000 | 60, 0}, {SYS_close, 0x7700000000 | 60, 0, 0},
-                             {SYS_fcntl, 0x7700000000 | fd, 0x7700000000 | F_SETFD, 0}};
+                             {SYS_fcntl, 0x7700000000 | fd, 0x7700000000 | F_SETFD, 0},
+#endif
+    };
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         long result = RAW(calls[i][0], calls[i][1], calls[i][2], calls[i][3]);
         char word[32];

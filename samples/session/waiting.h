@@ -12,9 +12,6 @@ static UNUSED unsigned long aio;
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
-#ifndef SYS_io_pgetevents
-#define SYS_io_pgetevents 333
-#endif
 
 // Is there such a call? Containers often forbid io_uring. The descriptors are made by the first who asks.
 static UNUSED int can_wait(enum wait wait) {
@@ -32,12 +29,18 @@ static UNUSED long wait_with(enum wait wait, const uint64_t *mask, size_t size, 
         const uint64_t *mask;
         size_t size;
     } sized = {mask, size};
+    // Calls that are younger than such times have them everywhere.
+    int64_t wide[2];
     struct {
         uint64_t mask;
         uint32_t size, unused;
         uint64_t timeout;
     } extended = {(uintptr_t)mask, size, 0, (uintptr_t)timeout};
     int is_time = timeout > (struct timespec *)PAGE;
+    if (is_time) {
+        wide[0] = timeout->tv_sec, wide[1] = timeout->tv_nsec;
+        extended.timeout = (uintptr_t)wide;
+    }
     switch (wait) {
     case SUSPEND:
         return RAW(SYS_rt_sigsuspend, mask, size);
@@ -49,7 +52,7 @@ static UNUSED long wait_with(enum wait wait, const uint64_t *mask, size_t size, 
         // Its time is a number; at_once() has pointers that lead nowhere.
         return RAW(SYS_epoll_pwait, poll_fd, &event, 1, is_time ? timeout->tv_sec * 1000 : 0, mask, size);
     case EPOLL_PWAIT2:
-        return RAW(SYS_epoll_pwait2, poll_fd, &event, 1, timeout, mask, size);
+        return RAW(SYS_epoll_pwait2, poll_fd, &event, 1, is_time ? (void *)wide : timeout, mask, size);
     case RING:
         // It has no time.
         return RAW(SYS_io_uring_enter, ring_fd, 0, is_time && timeout->tv_sec, 1, mask, size);
