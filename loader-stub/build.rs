@@ -55,8 +55,8 @@ fn main() {
             ))
             .args([
                 "-Cpanic=abort",
-                "-Copt-level=s",
-                // By trial: 5 % smaller than what opt-level=s takes for cheap.
+                "-Copt-level=z",
+                // By trial: 5 % smaller than what opt-level=z takes for cheap.
                 "-Cllvm-args=-inline-threshold=20",
                 "-Ccodegen-units=1",
                 "-Cstrip=symbols",
