@@ -2,6 +2,7 @@
 //! kernel's command line, else a configuration file.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -148,7 +149,8 @@ pub(super) fn show_range(range: &Range<u64>) -> String {
 /// `image=` in /etc/xip-run.conf.
 ///
 /// # Errors
-/// [`Kind::Failed`] if nothing names one, or the configuration file has a line that means nothing.
+/// [`Kind::Failed`](crate::error::Kind) if nothing names one, or the configuration file cannot be read, or has a line that
+/// means nothing.
 pub fn select(option: Option<PathBuf>) -> Result<PathBuf> {
     let from_environment = || {
         std::env::var_os(ENV)
@@ -162,7 +164,7 @@ pub fn select(option: Option<PathBuf>) -> Result<PathBuf> {
     if let Some(spec) = option.or_else(from_environment).or_else(from_kernel) {
         return Ok(spec);
     }
-    let text = std::fs::read_to_string(CONFIG).unwrap_or_default();
+    let text = config(Path::new(CONFIG))?;
     from_config(&text)?.map(PathBuf::from).ok_or_else(|| {
         Error::failed(format!(
             "no image named: use --image SPEC, ${ENV}, xip.image= on the kernel command line or image= in {CONFIG}"
@@ -175,6 +177,20 @@ pub(super) fn from_cmdline(text: &str) -> Option<&str> {
     text.split_whitespace()
         .filter_map(|word| word.strip_prefix("xip.image="))
         .rfind(|value| !value.is_empty())
+}
+
+/// What a configuration file says; nothing if there is none. One that cannot be read is not passed over: it may name
+/// another image.
+fn config(path: &Path) -> Result<String> {
+    match std::fs::read_to_string(path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text.map_err(|err| {
+            Error::failed(format!(
+                "{}: {err}; make it readable, or name the image with --image SPEC",
+                path.display()
+            ))
+        }),
+    }
 }
 
 /// The value of the last `image=` line of a configuration file. Its value is all of the rest of the line: an absolute
@@ -214,7 +230,7 @@ mod tests {
     use std::ffi::OsStr;
     use std::path::Path;
 
-    use super::{Part, Spec, from_cmdline, from_config};
+    use super::{Part, Spec, config, from_cmdline, from_config};
 
     fn parse(text: &str) -> Result<Spec, String> {
         let is_file = |path: &Path| path.to_str().is_some_and(|path| path.starts_with("/file"));
@@ -302,6 +318,16 @@ mod tests {
             "console=ttyS0 xip.image=/a xip.imagery=/no xip.image=/flash.cramfs xip.image= quiet\n";
         assert_eq!(from_cmdline(cmdline), Some("/flash.cramfs"));
         assert_eq!(from_cmdline("quiet"), None);
+    }
+
+    #[test]
+    fn a_configuration_file_that_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(config(&dir.path().join("none")).unwrap(), "");
+        // Neither can root read a directory.
+        let err = config(dir.path()).unwrap_err().to_string();
+        let path = dir.path().to_str().unwrap();
+        assert!(err.contains(path) && err.contains("--image"), "{err}");
     }
 
     #[test]
