@@ -22,7 +22,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use launch::skip;
-use rig::{Content, Rig};
+use rig::Rig;
 
 /// A test for each.
 macro_rules! rigs {
@@ -40,6 +40,7 @@ macro_rules! rigs {
 rigs! {
     aarch64_dax_nor: "aarch64-dax-nor",
     armv7_nor: "armv7-nor",
+    riscv64_ram: "riscv64-ram",
     x86_64_dax: "x86_64-dax",
     x86_64_nor: "x86_64-nor",
     x86_64_ram: "x86_64-ram",
@@ -94,10 +95,10 @@ fn possible(rig: &Rig) -> bool {
         return false;
     }
     let mut tools = vec![rig.arch.qemu];
-    if rig.content == Content::Ext4 {
+    if rig.has_ext4() {
         tools.push("mkfs.ext4");
     }
-    if rig.node.is_some() {
+    if !rig.nodes.is_empty() {
         tools.push("fdtput");
     }
     tools.iter().all(|tool| common::have_tool(tool))
