@@ -86,7 +86,12 @@ fn main() {
         assert!(status.success(), "building a loader stub failed: {rustc:?}");
 
         let size = std::fs::metadata(&binary).map_or(0, |stat| stat.len());
-        let limit = limit + if arch != "x86_64" { FOUR_BYTES_EXTRA } else { 0 };
+        let limit = limit
+            + if arch != "x86_64" {
+                FOUR_BYTES_EXTRA
+            } else {
+                0
+            };
         assert!(
             size > 0 && size <= limit,
             "the stub of a {name} has {size} bytes; 1 to {limit} are allowed"

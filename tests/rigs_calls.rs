@@ -5,9 +5,6 @@
 
 #[path = "common/mod.rs"]
 mod common;
-#[allow(dead_code, unreachable_pub)]
-#[path = "common/image_bytes.rs"]
-mod image_bytes;
 #[path = "common/launch.rs"]
 mod launch;
 #[path = "rigs/machine.rs"]
@@ -37,6 +34,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::image_bytes;
 use launch::{compile_with, copy_program, have, interpreter, text};
 use possible::{cache, possible};
 use rig::Rig;
@@ -83,8 +81,7 @@ fn compare(name: &str, driver: &str) {
     if !possible(&rig) || !have(driver) {
         return;
     }
-    let Some(programs) = release::programs(rig.arch.target, rig.arch.linker, rig.arch.rustflags)
-    else {
+    let Some(programs) = release::programs(rig.arch.target) else {
         return;
     };
     let dir = tempfile::Builder::new()
@@ -183,7 +180,7 @@ fn make(rig: &Rig, driver: &str, programs: &Path, dir: &Path) -> System {
     let flash = dir.join("flash");
     File::create(&flash)
         .unwrap()
-        .set_len(rig.bank_bytes)
+        .set_len(rig.flash.iter().map(|(_, bytes)| bytes).sum())
         .unwrap();
     System {
         kernel: kernel.join("vmlinuz"),

@@ -55,9 +55,7 @@ const ARCHES: [Arch; 4] = [
     Arch {
         name: "riscv64",
         debian: "riscv64",
-        target: "riscv64gc-unknown-linux-gnu",
-        linker: "riscv64-linux-gnu-gcc",
-        rustflags: "-Ctarget-feature=+crt-static",
+        target: release::RISCV64,
         qemu: "qemu-system-riscv64",
         console: "ttyS0",
     },
