@@ -381,6 +381,7 @@ fn launch(args: Args) -> Result<()> {
             page,
             in_place: !args.copy_text,
             stay,
+            server: None,
         },
     ))
 }

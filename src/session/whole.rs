@@ -46,6 +46,8 @@ pub struct Begin<'a> {
     pub in_place: bool,
     /// Install the filter: else only the first program is started in place.
     pub stay: bool,
+    /// The process that serves the view, if the session must not be able to end it: the session is the whole system.
+    pub server: Option<u32>,
 }
 
 /// What a session inherits of the image: a descriptor that gives nobody more than they have.
@@ -187,6 +189,8 @@ fn try_begin(
         view_dev: device(view.st_dev),
         randomize: u64::from(addresses_are_randomized()),
         page: begin.page.bytes(),
+        server: begin.server.map_or(0, u64::from),
+        pid_max: pid_max(),
         ..Default::default()
     };
     let (resident, resident_len) = resident_memfd(image, session, begin)?;
@@ -226,6 +230,12 @@ fn try_begin(
         "{}: execveat of the loader stub: {err}{hint}",
         show_path(begin.path)
     )))
+}
+
+/// `kernel.pid_max`, or its default.
+fn pid_max() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(32768)
 }
 
 fn device(dev: u64) -> [u32; 2] {
@@ -317,6 +327,7 @@ fn resident_memfd(image: &Image, session: wire::Session, begin: &Begin<'_>) -> R
         true => filter(&filter::Session {
             stub: STUB_BASE..STUB_BASE + code.len() as u64,
             kept: session.first_fd as u32..=session.last_fd as u32,
+            server: begin.server,
         }),
         false => Vec::new(),
     };
