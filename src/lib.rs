@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod config;
 pub mod error;
 pub mod feature;
 pub mod units;
@@ -31,6 +32,8 @@ pub mod view;
 
 pub mod access;
 pub mod session;
+
+pub mod init;
 
 pub mod probe;
 
