@@ -1,0 +1,221 @@
+//! xip-run as the first process of a system: every recipe of samples/boards boots as it is, its init is busybox's, and
+//! everything is in place. What goes wrong ends in a message.
+//!
+//! `tests/rigs/run NAME-init` fetches what is needed and runs one. What the machine said is kept in target/tmp/rigs/logs.
+
+#[path = "rigs/board.rs"]
+mod board;
+#[path = "rigs/cache.rs"]
+mod cache;
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/launch.rs"]
+mod launch;
+#[path = "rigs/machine.rs"]
+mod machine;
+#[path = "rigs/newc.rs"]
+mod newc;
+#[path = "common/release.rs"]
+mod release;
+#[path = "rigs/rig.rs"]
+mod rig;
+#[path = "rigs/system.rs"]
+mod system;
+
+use std::fs;
+use std::path::PathBuf;
+
+use board::Board;
+use cache::{cache, possible};
+use machine::Machine;
+use rig::Rig;
+use system::System;
+
+/// Memory of a machine, unless its rig has its own.
+const MEMORY_KIB: u64 = 512 << 10;
+
+macro_rules! boards {
+    ($($test:ident: $name:literal, $end:literal;)*) => {
+        const BOARDS: &[&str] = &[$($name),*];
+        $(
+            #[test]
+            fn $test() {
+                boots($name, $end);
+            }
+        )*
+    };
+}
+
+boards! {
+    aarch64_dax_nor_init: "aarch64-dax-nor", "poweroff";
+    armv7_nor_init: "armv7-nor", "reboot";
+    x86_64_dax_init: "x86_64-dax", "poweroff";
+    x86_64_nor_init: "x86_64-nor", "poweroff";
+    x86_64_ram_init: "x86_64-ram", "reboot";
+    x86_64_virtio_pmem_init: "x86_64-virtio-pmem", "poweroff";
+}
+
+#[test]
+fn every_rig_has_a_recipe() {
+    assert_eq!(rig::names(), BOARDS);
+    for name in BOARDS {
+        let (rig, board) = (Rig::read(name), Board::read(name));
+        // They are of the same machine.
+        for word in rig.append.split_whitespace() {
+            assert!(board.cmdline.contains(word), "{name}: {word}");
+        }
+        assert!(
+            board
+                .cmdline
+                .contains(&format!("console={}", rig.arch.console))
+        );
+        if let Some(window) = &rig.window {
+            assert!(
+                board
+                    .cmdline
+                    .contains(&format!("xip.image=/dev/mem@{window}")),
+                "{name}"
+            );
+        }
+        let layout = fs::read_to_string(board.directory.join("flash.layout")).unwrap();
+        let (bytes, content) = board::layout(&rig);
+        let row = layout.lines().find(|line| !line.starts_with('#')).unwrap();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(words[1], format!("{}M", bytes >> 20), "{name}");
+        assert_eq!(words[2], content, "{name}");
+        assert_eq!(
+            rig.node.is_some(),
+            board.directory.join("flash.dtso").exists()
+        );
+    }
+}
+
+#[test]
+fn the_kernels_have_what_the_recipes_name() {
+    for name in BOARDS {
+        let rig = Rig::read(name);
+        if !possible(&rig) {
+            return;
+        }
+        let kernel = format!("{}-{}", rig.arch.debian, rig.kernel_suite);
+        let config =
+            fs::read_to_string(cache().join("kernels").join(kernel).join("config")).unwrap();
+        let board = Board::read(name);
+        let wanted = fs::read_to_string(board.directory.join("kernel.config")).unwrap();
+        let mut options = 0;
+        for option in wanted.lines().filter(|line| !line.starts_with('#')) {
+            assert!(
+                config.lines().any(|line| line == option),
+                "{name}: {option}"
+            );
+            options += 1;
+        }
+        assert!(options > 8, "{name}");
+    }
+}
+
+/// A board that is ready to boot.
+struct Ready {
+    rig: Rig,
+    board: Board,
+    system: System,
+    programs: PathBuf,
+    modules: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Ready {
+    /// `None`, which is said, if it cannot be.
+    fn new(name: &str, end: &str) -> Option<Self> {
+        let rig = Rig::read(name);
+        if !possible(&rig) {
+            return None;
+        }
+        let programs = release::programs(rig.arch.target, rig.arch.linker, rig.arch.rustflags)?;
+        let dir = tempfile::Builder::new()
+            .prefix(name)
+            .tempdir_in(cache())
+            .unwrap();
+        let root = dir.path().join("image");
+        board::plant_system(
+            &cache().join("userland").join(rig.arch.debian),
+            &programs,
+            &root,
+        );
+        // Text and constants, whatever the architecture, are most of the program.
+        let busybox_kib = fs::metadata(root.join("bin/busybox")).unwrap().len() / 1024 * 9 / 10;
+        let conf = format!("busybox_kib={busybox_kib}\nend={end}\n");
+        fs::write(root.join("rig/init-conf"), conf).unwrap();
+        let inittab = root.join("etc/inittab");
+        let text = fs::read_to_string(&inittab).unwrap();
+        fs::write(&inittab, format!("{text}::once:/rig/init-checks\n")).unwrap();
+        let system = board::make_system(&rig, &cache(), &root, dir.path());
+        let modules = system.kernel.with_file_name("modules");
+        Some(Self {
+            board: Board::read(name),
+            rig,
+            system,
+            programs,
+            modules,
+            dir,
+        })
+    }
+
+    /// Boots it with more words on the command line, more lines in the initramfs' list, and answers to what it says. Returns
+    /// what it said; the flash must be as it was.
+    #[track_caller]
+    fn boot(&self, log: &str, words: &str, files: &str, answers: &[(&str, &str)]) -> String {
+        self.board
+            .initramfs(files, &self.programs, &self.modules, &self.system.initramfs);
+        let tree = self.board.tree(&self.rig, self.dir.path());
+        let machine = Machine {
+            tree: tree.as_deref(),
+            append: format!("{} {} {words}", self.board.cmdline, board::SHORT),
+            memory_kib: MEMORY_KIB,
+        };
+        let logs = cache().join("logs");
+        fs::create_dir_all(&logs).unwrap();
+        let flash = fs::read(&self.system.flash).unwrap();
+        let path = logs.join(format!("{log}.log"));
+        let (said, ended) = machine.run(&self.rig, &self.system, &path, answers);
+        assert_eq!(ended, Ok(()), "{said}");
+        assert!(
+            fs::read(&self.system.flash).unwrap() == flash,
+            "the flash has been written to"
+        );
+        let complaints = machine::complaints_of(&said);
+        assert!(complaints.is_empty(), "{said}\n{complaints:#?}");
+        said
+    }
+}
+
+#[track_caller]
+fn boots(name: &str, end: &str) {
+    let Some(ready) = Ready::new(name, end) else {
+        return;
+    };
+    // What is to be freed: so much that it is seen.
+    let ballast = ready.dir.path().join("ballast");
+    fs::write(&ballast, vec![0x5a; 8 << 20]).unwrap();
+    let files = format!("file /ballast {} 0644 0 0\n", ballast.display());
+    let said = ready.boot(&format!("{name}-init"), "xip.log=debug", &files, &[]);
+    let ours: Vec<&str> = said
+        .lines()
+        .filter(|line| line.starts_with("RIG: "))
+        .collect();
+    for line in &ours {
+        println!("{name}: {}", &line["RIG: ".len()..]);
+    }
+    assert!(!said.contains("RIG: FAILED"), "{said}");
+    let passed = ours
+        .iter()
+        .filter(|line| line.starts_with("RIG: ok "))
+        .count();
+    assert_eq!((passed, ours.last()), (20, Some(&"RIG: end")), "{said}");
+    assert!(!said.contains("job control turned off"), "{said}");
+    let last_word = match end {
+        "reboot" => "reboot: Restarting system",
+        _ => "reboot: Power down",
+    };
+    assert!(said.contains(last_word), "{said}");
+}
