@@ -1,5 +1,9 @@
 //! What was fetched for the rigs, and whether they can run.
-#![allow(dead_code, unreachable_pub, reason = "the tests of rigs are crates of their own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the tests of rigs are crates of their own"
+)]
 
 use std::path::{Path, PathBuf};
 

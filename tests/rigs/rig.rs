@@ -12,7 +12,11 @@
 //! | Window | the physical address where the bank's first bytes are to be found |
 //! | Mount | the device that the ext4 of the flash is on, mounted with DAX at /flash |
 //! | Image | what xip-mem calls its pages (`flash`, `page cache`, `tmpfs`), and what `xip-run --image` is given; may be repeated |
-#![allow(dead_code, unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "tests/rigs.rs is a crate of its own"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
