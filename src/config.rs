@@ -1,6 +1,9 @@
 //! What is configured: by words `xip.KEY=VALUE` of the kernel's command line, and by lines `KEY=VALUE` of a file. All but
 //! `image` is for [`init`](crate::init).
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use crate::error::{Error, Result};
 
 /// The configuration file.
@@ -40,9 +43,8 @@ impl Config {
     /// # Errors
     /// [`Kind::Failed`](crate::error::Kind) if the file has a line that means nothing.
     pub fn read() -> Result<Self> {
-        let of_kernel = Self::of_kernel();
-        let text = std::fs::read_to_string(FILE).unwrap_or_default();
-        Ok(of_kernel.over(Self::parse_file(&text)?))
+        let text = read_file(Path::new(FILE))?;
+        Ok(Self::of_kernel().over(Self::parse_file(&text)?))
     }
 
     /// What the kernel's command line says: nothing, if it cannot be read.
@@ -165,6 +167,20 @@ impl Config {
     }
 }
 
+/// What a configuration file says; nothing if there is none. One that cannot be read is not passed over: it may name
+/// another image.
+fn read_file(path: &Path) -> Result<String> {
+    match std::fs::read_to_string(path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text.map_err(|err| {
+            Error::failed(format!(
+                "{}: {err}; make it readable, or name the image with --image SPEC",
+                path.display()
+            ))
+        }),
+    }
+}
+
 /// The words of a kernel command line, without their quotes: lib/cmdline.c next_arg().
 fn words(text: &str) -> impl Iterator<Item = String> {
     let mut quoted = false;
@@ -178,7 +194,17 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
-    use super::Config;
+    use super::{Config, read_file};
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read_file(&dir.path().join("none")).unwrap(), "");
+        // Neither can root read a directory.
+        let err = read_file(dir.path()).unwrap_err().to_string();
+        let path = dir.path().to_str().unwrap();
+        assert!(err.contains(path) && err.contains("--image"), "{err}");
+    }
 
     #[test]
     fn the_kernel_command_line_is_read() {

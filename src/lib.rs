@@ -31,6 +31,7 @@ pub mod plan;
 pub mod view;
 
 pub mod access;
+pub mod search;
 pub mod session;
 
 pub mod init;

@@ -86,8 +86,7 @@ fn boots(name: &str) {
     if !possible(&rig) {
         return;
     }
-    let Some(programs) = release::programs(rig.arch.target, rig.arch.linker, rig.arch.rustflags)
-    else {
+    let Some(programs) = release::programs(rig.arch.target) else {
         return;
     };
     let dir = tempfile::Builder::new()

@@ -147,7 +147,8 @@ pub(super) fn show_range(range: &Range<u64>) -> String {
 /// `image=` in /etc/xip-run.conf.
 ///
 /// # Errors
-/// [`Kind::Failed`] if nothing names one, or the configuration file has a line that means nothing.
+/// [`Kind::Failed`](crate::error::Kind) if nothing names one, or the configuration file cannot be read, or has a line that
+/// means nothing.
 pub fn select(option: Option<PathBuf>) -> Result<PathBuf> {
     let from_environment = || {
         std::env::var_os(ENV)

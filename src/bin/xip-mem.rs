@@ -34,7 +34,7 @@ all the same) or the output could not be written.";
 
 /// Show which bytes of a process run in place, and what RAM the rest costs.
 #[derive(Parser)]
-#[command(name = "xip-mem", version, after_help = format!("{}\n\n{}\n\n{EXAMPLE}", report::columns(), report::session_columns()))]
+#[command(name = "xip-mem", version, max_term_width = 80, after_help = format!("{}\n\n{}\n\n{EXAMPLE}", report::columns(), report::session_columns()))]
 struct Cli {
     /// Processes to measure; with --session, one process of each session
     #[arg(value_name = "PID", required = true, value_parser = clap::value_parser!(u32).range(1..))]

@@ -119,6 +119,7 @@ fn become_init(
         page,
         machine: Some(Machine::HOST),
         copy_text: false,
+        copy_data: false,
         cow: backing.data(),
         reserved: session::RESERVED,
     };
