@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod config;
 pub mod error;
 pub mod feature;
 pub mod units;
@@ -32,6 +33,8 @@ pub mod view;
 pub mod access;
 pub mod search;
 pub mod session;
+
+pub mod init;
 
 pub mod probe;
 

@@ -15,7 +15,6 @@ mod newc;
 mod possible;
 #[path = "common/release.rs"]
 mod release;
-#[allow(dead_code)]
 #[path = "rigs/rig.rs"]
 mod rig;
 #[path = "common/session_limits.rs"]
@@ -24,7 +23,6 @@ mod session_limits;
 mod session_lines;
 #[path = "common/stored.rs"]
 mod stored;
-#[allow(dead_code)]
 #[path = "rigs/system.rs"]
 mod system;
 

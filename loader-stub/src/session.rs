@@ -25,6 +25,7 @@ mod elf;
 mod error;
 mod exec;
 mod image;
+mod kill;
 mod mem;
 mod place;
 mod sigsys;

@@ -11,7 +11,7 @@ use crate::direct::{self, Request};
 use crate::error::fail_launcher;
 use crate::sys::{self, Errno, Fd, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
 use crate::waits::{Mask, wait};
-use crate::{exec, session_record, virtual_action, wire};
+use crate::{exec, kill, session_record, virtual_action, wire};
 
 pub const SIGSYS: usize = 31;
 pub const SA_SIGINFO: usize = 4;
@@ -120,6 +120,7 @@ extern "C" fn on_sigsys(signal: usize, info: &mut SigInfo, context: &mut Context
         }
         nr::IO_URING_ENTER => return wait(info, context, Mask::InExtended),
         nr::CLOSE_RANGE => close_range(args),
+        nr::KILL => kill::kill(args),
         _ => Err(Errno::ENOSYS),
     };
     context.set_result(answer);

@@ -19,12 +19,13 @@ use xip_run::cramfs::Image;
 use xip_run::elf::Machine;
 use xip_run::error::{Error, Kind, Result};
 use xip_run::feature::{self, Feature};
+use xip_run::init;
 use xip_run::plan::{LaunchPlan, PlanOptions, Start};
 use xip_run::probe::Probe;
 use xip_run::search::Search;
 use xip_run::session;
 use xip_run::units::PageSize;
-use xip_run::view::{self, Bind, ViewOptions};
+use xip_run::view::{self, Bind, ViewOptions, serve};
 
 /// Run a program in place from a cramfs image: its text and constants are mapped straight from the image instead of being
 /// copied to RAM, its data is private. The image is its root directory.
@@ -38,7 +39,8 @@ use xip_run::view::{self, Bind, ViewOptions};
     version,
     override_usage = "xip-run [OPTIONS] PROGRAM [ARG]...
        xip-run --explain [--json] [OPTIONS] PROGRAM
-       xip-run --probe [--json] [--image SPEC]",
+       xip-run --probe [--json] [--image SPEC]
+       xip-run --init [ARG]...",
     max_term_width = 80,
     after_help = "Examples:
   xip-run --image rootfs.cramfs /bin/busybox sh
@@ -64,6 +66,23 @@ image. An image for sessions has empty directories /proc, /dev and /tmp.
 Where the kernel lacks a feature the session goes on with what is possible, and
 one line on standard error says what is lost: `--require in-place` makes that
 an error, `--quiet` keeps it silent, `--probe` lists the features.
+
+As process 1 (--init) it reads words xip.KEY=VALUE of the kernel command line,
+then lines KEY=VALUE of /etc/xip-run.conf:
+  image=SPEC            the image; if nothing names one: auto
+  init=PATH             what becomes process 1, instead of /sbin/init
+  module=FILE [P=V]...  load a kernel module of the initramfs (fuse.ko); as many
+                        as needed, in order
+  mount=DEVICE:DIR:TYPE[:OPTIONS]
+                        mount what the image lies on, such as ext4 with DAX
+  bind=SRC[:DST][:ro]   put a directory of the old root over one of the image
+  verify                compute the image's CRC first
+  log=quiet|info|debug[,FILE]
+                        what is said on the console, and written to FILE
+                        (/dev/kmsg)
+  rescue[=SHELL]        if something fails, a shell of the initramfs (/bin/sh)
+                        on the console; when it ends, the start is tried again.
+                        Without it the machine does what panic=SECONDS says
 
 Exit status: the program's own; 123 if a feature is missing that cannot be done
 without (with --probe: for a session in place), 125 if xip-run itself failed or
@@ -94,6 +113,13 @@ struct Args {
     /// instead of serving it
     #[arg(long, value_name = "PATH", conflicts_with = "no_root")]
     view: Option<PathBuf>,
+
+    /// As the first process (PID 1) of a system: mount /proc, /sys and /dev, make the image the root directory, free the
+    /// initramfs and become the image's /sbin/init, in place. Called `init` (as /init of an initramfs, as /sbin/init)
+    /// xip-run does so without the option. Arguments are the init's
+    #[arg(long, conflicts_with_all = ["explain", "probe", "image", "no_root", "bind", "workdir", "view", "verify",
+        "copy_text", "argv0", "require", "quiet"])]
+    init: bool,
 
     /// Do not run: print every page run of the program and its interpreter with its source and what RAM it costs
     #[arg(long)]
@@ -140,7 +166,7 @@ struct Args {
     // One list, because clap would look for its own options between two.
     #[arg(
         value_name = "PROGRAM [ARG]",
-        required_unless_present = "probe",
+        required_unless_present_any = ["probe", "init"],
         trailing_var_arg = true
     )]
     command: Vec<OsString>,
@@ -172,6 +198,13 @@ fn parse_bind() -> impl TypedValueParser<Value = Bind> {
 xip_run::c_main!(run);
 
 fn run(args: Vec<OsString>) -> u8 {
+    if serve::is_meant(&args) {
+        return serve::run(args);
+    }
+    if init::is_meant(&args) {
+        return init::run(&args, 1);
+    }
+    let all = args.clone();
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(err) => {
@@ -179,6 +212,9 @@ fn run(args: Vec<OsString>) -> u8 {
             return if err.use_stderr() { 125 } else { 0 };
         }
     };
+    if args.init {
+        return init::run(&all, all.len() - args.command.len());
+    }
     let done = match args.probe {
         true => probe(&args),
         false => launch(args).map(|()| 0),
@@ -423,6 +459,7 @@ fn launch(args: Args) -> Result<()> {
             page,
             in_place: !args.copy_text,
             stay,
+            server: None,
         },
     ))
 }

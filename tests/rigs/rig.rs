@@ -13,7 +13,11 @@
 //! | Mount | the device that the ext4 of the flash is on, mounted with DAX at /flash |
 //! | Image | what xip-mem calls its pages (`flash`, `page cache`, `tmpfs`), where data comes from (`copy-on-write`, or the program's `descriptor`), how it is mapped (`cached`, `uncached`, `unknown`), and what `xip-run --image` is given; may be repeated |
 //! | Refused | what `--image` is given that can be read but not executed, and what is said of it; may be repeated |
-#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "tests/rigs.rs is a crate of its own"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@ pub mod nr {
     pub const CLOSE: usize = 6;
     pub const EXECVE: usize = 11;
     pub const GETPID: usize = 20;
+    pub const KILL: usize = 37;
     pub const IOCTL: usize = 54;
     pub const MUNMAP: usize = 91;
     pub const MPROTECT: usize = 125;

@@ -22,6 +22,7 @@ pub mod nr {
     pub const READLINKAT: usize = 78;
     pub const PERSONALITY: usize = 92;
     pub const EXIT_GROUP: usize = 94;
+    pub const KILL: usize = 129;
     pub const TGKILL: usize = 131;
     pub const RT_SIGSUSPEND: usize = 133;
     pub const RT_SIGACTION: usize = 134;

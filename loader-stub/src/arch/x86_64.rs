@@ -20,6 +20,7 @@ pub mod nr {
     pub const MREMAP: usize = 25;
     pub const GETPID: usize = 39;
     pub const EXECVE: usize = 59;
+    pub const KILL: usize = 62;
     pub const FCNTL: usize = 72;
     pub const RT_SIGSUSPEND: usize = 130;
     pub const PERSONALITY: usize = 135;
