@@ -42,12 +42,16 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
     let mut command = Command::new(rig.arch.qemu);
     command
         .args("-accel tcg -display none -nodefaults -no-reboot -serial stdio -m 512M".split(' '));
-    command.args(
-        rig.qemu
-            .iter()
-            .map(|word| word.replace("{flash}", system.flash.to_str().unwrap())),
-    );
-    if !rig.nodes.is_empty() {
+    let files = [("{flash}", &system.flash), ("{image}", &system.image)];
+    command.args(rig.qemu.iter().map(|word| {
+        files.iter().fold(word.clone(), |word, (name, path)| {
+            word.replace(name, path.to_str().unwrap())
+        })
+    }));
+    if let Some(tree) = &rig.tree {
+        let tree = system.kernel.with_file_name("trees").join(tree);
+        command.arg("-dtb").arg(tree);
+    } else if !rig.nodes.is_empty() {
         let tree = device_tree(rig, dir);
         command.arg("-dtb").arg(tree);
     }
