@@ -40,6 +40,7 @@ macro_rules! rigs {
 
 rigs! {
     aarch64_dax_nor: "aarch64-dax-nor",
+    armv7_a9_nor: "armv7-a9-nor",
     armv7_nor: "armv7-nor",
     riscv64_ram: "riscv64-ram",
     x86_64_dax: "x86_64-dax",

@@ -184,6 +184,7 @@ fn make(rig: &Rig, driver: &str, programs: &Path, dir: &Path) -> System {
         kernel: kernel.join("vmlinuz"),
         initramfs,
         flash,
+        image: own.join("image.cramfs"),
     }
 }
 

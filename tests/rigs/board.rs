@@ -123,6 +123,7 @@ pub fn make_system(rig: &Rig, cache: &Path, root: &Path, dir: &Path) -> System {
         kernel: kernel.join("vmlinuz"),
         initramfs: dir.join("initramfs"),
         flash: make_flash(rig, &image, dir),
+        image,
     }
 }
 

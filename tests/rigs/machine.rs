@@ -43,7 +43,10 @@ pub struct Outcome {
 /// Runs the machine until it turns itself off. The log is kept in `log`, whatever comes.
 pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
     let flash_before = fs::read(&system.flash).unwrap();
-    let tree = (!rig.nodes.is_empty()).then(|| device_tree(rig, dir));
+    let tree = match &rig.tree {
+        Some(tree) => Some(system.kernel.with_file_name("trees").join(tree)),
+        None => (!rig.nodes.is_empty()).then(|| device_tree(rig, dir)),
+    };
     // Warnings are shown (a kernel's own are of level 4), and a panic is an end.
     let console = rig.arch.console;
     let machine = Machine {
@@ -83,11 +86,12 @@ impl Machine<'_> {
         command.args("-accel tcg -display none -nodefaults -no-reboot -serial stdio".split(' '));
         // A rig's own size comes after it, and counts.
         command.arg("-m").arg(format!("{}K", self.memory_kib));
-        command.args(
-            rig.qemu
-                .iter()
-                .map(|word| word.replace("{flash}", system.flash.to_str().unwrap())),
-        );
+        let files = [("{flash}", &system.flash), ("{image}", &system.image)];
+        command.args(rig.qemu.iter().map(|word| {
+            files.iter().fold(word.clone(), |word, (name, path)| {
+                word.replace(name, path.to_str().unwrap())
+            })
+        }));
         if let Some(tree) = self.tree {
             command.arg("-dtb").arg(tree);
         }

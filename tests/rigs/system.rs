@@ -47,6 +47,7 @@ pub struct System {
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
     pub flash: PathBuf,
+    pub image: PathBuf,
 }
 
 /// Makes them. `cache` has what tests/rigs/fetch has fetched, `programs` xip-run and the others for this architecture.
@@ -88,7 +89,13 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
         let entry = entry.unwrap();
         copy(&entry.path(), &root.join("modules").join(entry.file_name()));
     }
-    for (name, lines) in [("images", &rig.images), ("refused", &rig.refused)] {
+    for (name, lines) in [
+        ("images", &rig.images),
+        ("also", &rig.also),
+        ("refused", &rig.refused),
+        ("failing", &rig.failing),
+        ("setup", &rig.setup),
+    ] {
         let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
         fs::write(root.join("rig").join(name), lines).unwrap();
     }
@@ -121,6 +128,7 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
         kernel: kernel.join("vmlinuz"),
         initramfs,
         flash: make_flash(rig, &image, dir),
+        image,
     }
 }
 
