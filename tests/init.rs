@@ -172,6 +172,7 @@ impl Ready {
             tree: tree.as_deref(),
             append: format!("{} {} {words}", self.board.cmdline, board::SHORT),
             memory_kib: MEMORY_KIB,
+            limit: machine::TIME_LIMIT,
         };
         let logs = cache().join("logs");
         fs::create_dir_all(&logs).unwrap();
