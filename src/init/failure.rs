@@ -8,9 +8,7 @@
 use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -71,7 +69,8 @@ fn rescue(shell: &str, args: &[OsString], log: &mut Log) {
     );
     let ended = sys::in_child(|| {
         console::control();
-        Err::<(), _>(Command::new(program).args(words).exec())
+        let args = std::iter::once(program).chain(words).map(OsString::from);
+        Err::<(), _>(execute(program, &args.collect::<Vec<_>>()))
     });
     match ended {
         Ok(sys::Ended::Failed(why)) => {
@@ -86,12 +85,16 @@ fn rescue(shell: &str, args: &[OsString], log: &mut Log) {
 
 /// This program once more, as the kernel started it.
 fn start_over(args: &[OsString]) -> std::io::Error {
+    execute("/proc/self/exe", args)
+}
+
+/// Becomes a program; returns if that fails.
+fn execute(path: &str, args: &[OsString]) -> std::io::Error {
     let args: Vec<CString> = args
         .iter()
         .filter_map(|arg| CString::new(arg.as_bytes()).ok())
         .collect();
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match rustix::fs::open("/proc/self/exe", flags, Mode::empty()) {
+    match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
         Ok(exe) => sys::execveat(exe.as_fd(), &args),
         Err(err) => err.into(),
     }

@@ -16,7 +16,7 @@ use super::rig::Rig;
 use super::system::{System, run};
 
 /// No machine runs longer.
-const TIME_LIMIT: Duration = Duration::from_secs(240);
+pub const TIME_LIMIT: Duration = Duration::from_secs(240);
 
 /// What a kernel says that has a fault, or found one.
 const COMPLAINTS: [&str; 11] = [
@@ -53,6 +53,7 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
         tree: tree.as_deref(),
         append: format!("console={console} panic=-1 loglevel=5 {}", rig.append),
         memory_kib: 512 << 10,
+        limit: TIME_LIMIT,
     };
     let (log, ended) = machine.run(rig, system, log, &[]);
     let mut faults = faults_of(&log);
@@ -70,6 +71,8 @@ pub struct Machine<'a> {
     /// The kernel's command line.
     pub append: String,
     pub memory_kib: u64,
+    /// How long it may run.
+    pub limit: Duration,
 }
 
 impl Machine<'_> {
@@ -105,7 +108,7 @@ impl Machine<'_> {
             .stdout(output)
             .spawn()
             .unwrap_or_else(|err| panic!("{command:?}: {err}"));
-        let ended = wait(child, log, answers);
+        let ended = wait(child, log, self.limit, answers);
         (said(log), ended)
     }
 }
@@ -163,8 +166,13 @@ fn end_of(log: &str) -> Option<(usize, usize)> {
 }
 
 /// Waits for the machine to turn itself off, for so long as it may run.
-fn wait(mut child: Child, log: &Path, answers: &[(&str, &str)]) -> Result<(), String> {
-    let end = Instant::now() + TIME_LIMIT;
+fn wait(
+    mut child: Child,
+    log: &Path,
+    limit: Duration,
+    answers: &[(&str, &str)],
+) -> Result<(), String> {
+    let end = Instant::now() + limit;
     let mut answers = answers.iter();
     let mut answer = answers.next();
     let mut read = 0;
@@ -179,7 +187,7 @@ fn wait(mut child: Child, log: &Path, answers: &[(&str, &str)]) -> Result<(), St
         if Instant::now() > end {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("the machine has run for {TIME_LIMIT:?}"));
+            return Err(format!("the machine has run for {limit:?}"));
         }
         if let Some((question, line)) = answer {
             let text = said(log);
