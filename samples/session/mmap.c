@@ -119,7 +119,7 @@ static const struct {
 #define OUT_OF_REACH 0xfffff000
 #endif
 // Lengths that no address space has, and one that wraps when it is rounded up.
-static const size_t lengths[] = {PAGE, 1, 2 * PAGE + 7, 0, TOO_LONG, LONG_MAX + 1ul, -PAGE, -1};
+static const size_t lengths[] = {PAGE, 1, 2 * PAGE + 7, 0, TOO_LONG, TOO_LONG | 1ul << (8 * sizeof(long) - 1), -PAGE, -1};
 #ifdef __arm__
 // In pages.
 static const long offsets[] = {0, 1, 1 << 18, LONG_MAX, LONG_MIN, -1};
@@ -313,7 +313,7 @@ static void many_mappings(const char *scenario) {
     int fd = open_file("/var/files/mixed"), wrong = 0;
     char page[PAGE];
     file_page(fd, 2 * PAGE, page);
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < ROUNDS(2000); i++) {
         char *at = mmap(NULL, 5 * PAGE, PROT_READ, i & 1 ? MAP_PRIVATE : MAP_SHARED, fd, 0);
         wrong += at == MAP_FAILED || memcmp(at + 2 * PAGE, page, PAGE);
     }

@@ -396,7 +396,7 @@ static void jump_out(const char *scenario, int flags, size_t len) {
     set_alternate(guarded(len), len, 0);
     handled.maps = "mapped";
     install(SIGUSR1, jumping, flags, 1);
-    for (volatile int i = 0; i < 2000; i++)
+    for (volatile int i = 0; i < ROUNDS(2000); i++)
         if (!sigsetjmp(back, 1))
             raise(SIGUSR1);
     line(scenario, "%d jumps, in the handler %s, then %s, mask %016" PRIx64, jumps, handled.maps, maps(&file), mask_now());
@@ -471,7 +471,7 @@ static void contexts(const char *scenario) {
          masks[0], masks[1]);
     volatile int rounds = 0;
     getcontext(&main_context);
-    if (rounds++ < 1000) {
+    if (rounds++ < ROUNDS(1000)) {
         sigfillset(&main_context.uc_sigmask);
         setcontext(&main_context);
     }

@@ -76,7 +76,7 @@ static void interrupted(const char *scenario, int flags, size_t room, int stack_
     room_bytes = room;
     install(SIGALRM, handler, flags);
     int wrong = 0;
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < ROUNDS(20); i++) {
         ring_after(i % 2 ? 1 : 1000);
         wrong += wait_long(BIT(SIGUSR2)) != -EINTR;
         wrong += strcmp(maps(&file), "mapped") != 0;
@@ -157,7 +157,7 @@ static void left(const char *scenario, int flags, size_t room) {
     set_up(0);
     room_bytes = room;
     install(SIGALRM, jumping, flags);
-    for (volatile int i = 0; i < 500; i++)
+    for (volatile int i = 0; i < ROUNDS(500); i++)
         if (!sigsetjmp(back, 1)) {
             ring_after(1);
             wait_long(BIT(SIGUSR2));

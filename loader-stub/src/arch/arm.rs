@@ -36,6 +36,7 @@ pub mod nr {
     pub const PPOLL: usize = 336;
     pub const EPOLL_PWAIT: usize = 346;
     pub const DUP3: usize = 358;
+    pub const PRLIMIT64: usize = 369;
     pub const SECCOMP: usize = 383;
     pub const GETRANDOM: usize = 384;
     pub const EXECVEAT: usize = 387;

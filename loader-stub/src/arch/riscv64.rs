@@ -35,6 +35,7 @@ pub mod nr {
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const MPROTECT: usize = 226;
+    pub const PRLIMIT64: usize = 261;
     pub const SECCOMP: usize = 277;
     pub const GETRANDOM: usize = 278;
     pub const EXECVEAT: usize = 281;

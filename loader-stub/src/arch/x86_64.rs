@@ -35,6 +35,7 @@ pub mod nr {
     pub const EPOLL_PWAIT: usize = 281;
     pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293;
+    pub const PRLIMIT64: usize = 302;
     pub const SECCOMP: usize = 317;
     pub const GETRANDOM: usize = 318;
     pub const EXECVEAT: usize = 322;
