@@ -261,7 +261,8 @@ impl<'a> FileSums<'a> {
     /// All of them, by path.
     pub(super) fn rows(&self) -> Vec<File> {
         let rows = self.all.iter();
-        let rows = rows.map(|(key, file)| file_row(file, self.users.get(key).copied().unwrap_or(0)));
+        let rows =
+            rows.map(|(key, file)| file_row(file, self.users.get(key).copied().unwrap_or(0)));
         let mut rows: Vec<File> = rows.collect();
         rows.sort_by(|one, other| one.file.cmp(&other.file));
         rows
@@ -305,7 +306,11 @@ fn cells(file: &File, for_scripts: bool) -> Vec<Cell> {
     ];
     match for_scripts {
         true => cells.extend([file.file.clone(), reasons.join("; ")].map(Cell::Text)),
-        false => cells.push(Cell::Text(format!("{}{colon}{}", file.file, reasons.join(", ")))),
+        false => cells.push(Cell::Text(format!(
+            "{}{colon}{}",
+            file.file,
+            reasons.join(", ")
+        ))),
     }
     cells
 }

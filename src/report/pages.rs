@@ -158,10 +158,12 @@ impl<'a> Finder<'a> {
     /// The number of an image.
     fn number_of(&mut self, files: &Arc<ImageFiles>) -> usize {
         let mut known = self.images.iter();
-        known.position(|known| Arc::ptr_eq(known, files)).unwrap_or_else(|| {
-            self.images.push(files.clone());
-            self.images.len() - 1
-        })
+        known
+            .position(|known| Arc::ptr_eq(known, files))
+            .unwrap_or_else(|| {
+                self.images.push(files.clone());
+                self.images.len() - 1
+            })
     }
 
     /// Adds the pages of a mapping, whose row in the report of a process `comm` is `row`, to `files`.
@@ -251,7 +253,10 @@ impl<'a> Finder<'a> {
             .as_ref()
             .map_or(launched, |path| path.as_bytes());
         let inode = open.image.lookup(path).ok()?;
-        Some(Key::InImage(self.number, open.files.by_inode_number(inode.number())?))
+        Some(Key::InImage(
+            self.number,
+            open.files.by_inode_number(inode.number())?,
+        ))
     }
 
     fn pieces_of_image(

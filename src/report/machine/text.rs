@@ -21,9 +21,9 @@ Columns of all processes in place (without PID), all in KiB:
   STUB      its share of the session memfds: xip-run's own cost
 What one more such process costs is ANON + TABLES + STUB. The page cache of an
 image counts in RSS and PSS, as far as it was touched, and in USS where nobody
-else maps it, though the kernel may drop it. Free RAM is that of the kernel's
-lists and of its processors' (/proc/zoneinfo), before and after the
-processes were looked at."
+else maps it, though the kernel may drop it. Free RAM is MemFree and the pages in
+the processors' lists (/proc/zoneinfo), before and after the processes were
+looked at."
 }
 
 impl Machine {
@@ -33,7 +33,11 @@ impl Machine {
         let mut heads = vec![head("  PID", "pid")];
         heads.extend(COLUMNS.iter().map(|column| head(column.title, column.name)));
         heads.push(head("NAME", "name"));
-        let figures = |sums| COLUMNS.iter().map(move |column| Cell::Bytes((column.of)(sums)));
+        let figures = |sums| {
+            COLUMNS
+                .iter()
+                .map(move |column| Cell::Bytes((column.of)(sums)))
+        };
         let mut rows = Vec::new();
         for process in &self.processes {
             let mut row = vec![Cell::Number(process.pid.into())];
@@ -81,8 +85,16 @@ impl fmt::Display for Machine {
             let name = format!("servers of views ({}): the same", self.servers.len());
             line(f, &name, bytes.sum())?;
         }
-        line(f, "free RAM of the machine, before", self.memory_before.free_bytes)?;
-        line(f, "free RAM of the machine, after", self.memory_after.free_bytes)?;
+        line(
+            f,
+            "free RAM of the machine, before",
+            self.memory_before.free_bytes,
+        )?;
+        line(
+            f,
+            "free RAM of the machine, after",
+            self.memory_after.free_bytes,
+        )?;
         line(f, "available RAM", self.memory_after.available_bytes)?;
         line(f, "all RAM", self.memory_after.total_bytes)?;
         for note in &self.notes {
