@@ -40,3 +40,4 @@ pub mod probe;
 
 pub mod inspect;
 pub mod report;
+pub mod trial;

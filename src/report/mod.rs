@@ -10,6 +10,7 @@
 
 mod classify;
 pub mod files;
+pub mod group;
 pub mod image_files;
 pub mod machine;
 pub mod memory;
@@ -28,6 +29,7 @@ pub mod table;
 mod text;
 
 pub use classify::{Class, MappedFile, SESSION_MEMFD, classify};
+pub use group::{Group, Ram};
 pub use machine::{Machine, machine_columns};
 pub use pages::Why;
 pub use process::{Observer, OpenImage, observe};

@@ -292,6 +292,11 @@ impl Observer {
         Some(known.clone())
     }
 
+    /// All images that were seen.
+    pub(super) fn images(&self) -> impl Iterator<Item = &OpenImage> {
+        self.images.values()
+    }
+
     /// The image of these files, if it was opened.
     pub(super) fn image_of(&self, files: &Arc<ImageFiles>) -> Option<&OpenImage> {
         let mut images = self.images.values();

@@ -71,7 +71,7 @@ impl Observer {
         let mut machine = Machine::new(&reports, servers, [before, memory::now()]);
         if scan.hidden > 0 {
             machine.notes.push(format!(
-                "processes of this system that may not be looked at: {}; root can tell whether they run in place",
+                "processes of this system that may not be looked at: {}; any of them that runs in place is missing here",
                 scan.hidden
             ));
         }
