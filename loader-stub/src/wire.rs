@@ -184,7 +184,7 @@ const _: () = assert!(size_of::<Record>().is_multiple_of(8));
 /// Where the stub's code starts, from the base and in the memfd, in bytes; the ELF header lies before it.
 pub const CODE: u64 = 0x200;
 /// [`Session::magic`] and [`Start::magic`]; the last digit is the format's version.
-pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7332;
+pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7333;
 
 /// What every program of a session shares: the stub with this record at [`RECORD`] is the *resident* memfd, mapped as one
 /// read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
@@ -217,6 +217,14 @@ pub struct Session {
     pub image_reopen: u64,
     /// How it is mapped.
     pub image_map: ImageMap,
+    /// What is said of it when a program needs a page that has been cut off: from the record's start, behind the tables.
+    pub text_truncated: Str,
+    /// What is said when it is found to be another, which no program is started from.
+    pub text_changed: Str,
+    /// `st_mtime` of it when the session began, seconds; of a device it says nothing.
+    pub image_mtime_s: i64,
+    /// The same, nanoseconds within the second.
+    pub image_mtime_ns: u64,
     /// `st_dev` of the root view, major and minor.
     pub view_dev: [u32; 2],
     /// See [`Record::randomize`].
@@ -227,7 +235,7 @@ pub struct Session {
     pub filter: u64,
     /// Number of [`File`]s, which follow it, sorted by `ino` and `size`.
     pub files: u64,
-    /// Number of [`Run`]s, which follow them.
+    /// Number of [`Run`]s, which follow them. The texts follow those.
     pub runs: u64,
 }
 

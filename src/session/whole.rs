@@ -19,7 +19,7 @@ use super::filter::{self, filter};
 use super::index::Tables;
 use super::memfd::{self, R, Segment, X};
 use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
-use crate::backing::{Backing, NoCow};
+use crate::backing::{Backing, FileIdentity, NoCow};
 use crate::cramfs::{Image, show_path};
 use crate::error::{Error, Kind, Result};
 use crate::sys::{self, wire};
@@ -54,6 +54,9 @@ pub struct ImageDescriptor {
     /// It is `O_PATH`, to be opened again by whoever may.
     reopen: bool,
     map: wire::ImageMap,
+    /// By which it is seen that the image was changed.
+    identity: FileIdentity,
+    name: String,
 }
 
 impl ImageDescriptor {
@@ -73,8 +76,13 @@ impl ImageDescriptor {
         // /dev/mem is all of the machine: a service that gives up its rights must not carry it along.
         if stat.st_mode & Mode::ROTH.as_raw_mode() != 0 && !backing.kind().is_device() {
             let fd = rustix::io::fcntl_dupfd_cloexec(backing, 0).map_err(fail)?;
-            let reopen = false;
-            return Ok(Self { fd, reopen, map });
+            return Ok(Self {
+                fd,
+                reopen: false,
+                map,
+                identity: backing.identity(),
+                name: backing.name().to_owned(),
+            });
         }
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
@@ -85,8 +93,13 @@ impl ImageDescriptor {
                 path.display()
             )));
         }
-        let reopen = true;
-        Ok(Self { fd, reopen, map })
+        Ok(Self {
+            fd,
+            reopen: true,
+            map,
+            identity: backing.identity(),
+            name: backing.name().to_owned(),
+        })
     }
 }
 
@@ -184,12 +197,14 @@ fn try_begin(
         image_fd: image_fd as u64,
         image_reopen: u64::from(descriptor.reopen),
         image_map: descriptor.map,
+        image_mtime_s: descriptor.identity.mtime_s,
+        image_mtime_ns: descriptor.identity.mtime_ns.cast_unsigned(),
         view_dev: device(view.st_dev),
         randomize: u64::from(addresses_are_randomized()),
         page: begin.page.bytes(),
         ..Default::default()
     };
-    let (resident, resident_len) = resident_memfd(image, session, begin)?;
+    let (resident, resident_len) = resident_memfd(image, &descriptor.name, session, begin)?;
     for (fd, number) in [
         // Nobody's yet, and no program's to be given by open(2).
         (boot.try_clone().map_err(no_descriptor)?.into(), exe_fd),
@@ -307,7 +322,12 @@ pub(super) fn boot_memfd() -> Result<File> {
 }
 
 /// The stub at the same place, and the record with its tables. Returns its length too.
-fn resident_memfd(image: &Image, session: wire::Session, begin: &Begin<'_>) -> Result<(File, u64)> {
+fn resident_memfd(
+    image: &Image,
+    name: &str,
+    session: wire::Session,
+    begin: &Begin<'_>,
+) -> Result<(File, u64)> {
     let tables = match begin.in_place {
         true => Tables::new(image, begin.page),
         false => Tables::default(),
@@ -330,9 +350,26 @@ fn resident_memfd(image: &Image, session: wire::Session, begin: &Begin<'_>) -> R
     for run in &tables.runs {
         tables_bytes.extend_from_slice(sys::bytes_of(run));
     }
+    let mut text = |text: String| {
+        let at = (size_of::<wire::Session>() + tables_bytes.len()) as u64;
+        tables_bytes.extend_from_slice(text.as_bytes());
+        wire::Str {
+            at,
+            len: text.len() as u64,
+        }
+    };
+    let text_truncated = text(format!(
+        "the image {name} was truncated beneath it; replace images by renaming new ones over them; it needs the page that \
+         was there "
+    ));
+    let text_changed = text(format!(
+        "the image {name} was changed since the session began, and starts nothing any more; begin another"
+    ));
     let len = wire::RECORD + (size_of::<wire::Session>() + tables_bytes.len()) as u64;
     let session = wire::Session {
         len,
+        text_truncated,
+        text_changed,
         filter: filter.len() as u64,
         files: tables.files.len() as u64,
         runs: tables.runs.len() as u64,
