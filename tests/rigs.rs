@@ -11,6 +11,8 @@ mod launch;
 mod machine;
 #[path = "rigs/newc.rs"]
 mod newc;
+#[path = "rigs/possible.rs"]
+mod possible;
 #[path = "common/release.rs"]
 mod release;
 #[path = "rigs/rig.rs"]
@@ -19,10 +21,9 @@ mod rig;
 mod system;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use launch::skip;
-use rig::{Content, Rig};
+use possible::{cache, possible};
+use rig::Rig;
 
 /// A test for each.
 macro_rules! rigs {
@@ -40,6 +41,7 @@ macro_rules! rigs {
 rigs! {
     aarch64_dax_nor: "aarch64-dax-nor",
     armv7_nor: "armv7-nor",
+    riscv64_ram: "riscv64-ram",
     x86_64_dax: "x86_64-dax",
     x86_64_nor: "x86_64-nor",
     x86_64_ram: "x86_64-ram",
@@ -77,30 +79,6 @@ fn a_machines_faults_are_seen() {
     ] {
         assert_eq!(machine::faults_of(log).len(), 1, "{log}");
     }
-}
-
-/// Where tests/rigs/fetch puts what it fetches.
-fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("rigs")
-}
-
-/// Can it run here? If not, says why.
-fn possible(rig: &Rig) -> bool {
-    let kernel = format!("{}-{}", rig.arch.debian, rig.kernel_suite);
-    let kernel = cache().join("kernels").join(kernel).join("vmlinuz");
-    let userland = cache().join("userland").join(rig.arch.debian);
-    if !kernel.is_file() || !userland.is_dir() {
-        skip("there is no kernel or userland of Debian's: tests/setup --rigs");
-        return false;
-    }
-    let mut tools = vec![rig.arch.qemu];
-    if rig.content == Content::Ext4 {
-        tools.push("mkfs.ext4");
-    }
-    if rig.node.is_some() {
-        tools.push("fdtput");
-    }
-    tools.iter().all(|tool| common::have_tool(tool))
 }
 
 #[track_caller]

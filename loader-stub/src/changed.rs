@@ -66,7 +66,7 @@ pub fn hide(old: usize) {
     let old = old as *mut SigAction;
     // SAFETY: the kernel has just written there.
     unsafe {
-        if old.read_unaligned().handler == arch::action_with(0, 0).handler {
+        if (&raw const (*old).handler).read_unaligned() == arch::action_with(0, 0).handler {
             old.write_unaligned(SigAction::default());
         }
     }
@@ -103,9 +103,9 @@ fn offset_of(address: usize) -> Option<usize> {
     loop {
         let mut byte = 0;
         // One by one: it is done once, and in few instructions.
-        if sys::read(fd, core::slice::from_mut(&mut byte)) != Ok(1) {
+        let Ok(1) = sys::read(fd, core::slice::from_mut(&mut byte)) else {
             return None;
-        }
+        };
         match (byte, field) {
             (b'0'..=b'9' | b'a'..=b'f', _) => {
                 value = value << 4 | usize::from((byte & 15) + 9 * (byte >> 6));

@@ -186,9 +186,12 @@ pub const CODE: u64 = 0x200;
 /// [`Session::magic`] and [`Start::magic`]; the last digit is the format's version.
 pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7333;
 
+/// Length of the memory for the actions of SIGSYS that a program has had, bytes. It is [`PART`] below the base.
+pub const ACTIONS: u64 = 4096;
+
 /// What every program of a session shares: the stub with this record at [`RECORD`] is the *resident* memfd, mapped as one
 /// read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
-/// at the same place: the resident one is mapped over it, because the kernel changes `/proc/self/exe` only when no page of
+/// at the same place, and claims the addresses of it all: the resident one is mapped over it, because the kernel changes `/proc/self/exe` only when no page of
 /// the executed file is mapped any more (`replace_mm_exe_file()`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]

@@ -88,7 +88,7 @@ static void timer_nested(const char *scenario) {
         check_maps();
     }
     stop();
-    line(scenario, "%s, %016lx", mistakes(wrong), mask_now());
+    line(scenario, "%s, %016" PRIx64, mistakes(wrong), mask_now());
 }
 
 // Out of whatever the timer interrupts, system calls too.
@@ -120,7 +120,7 @@ static void timer_jumps(const char *scenario) {
         stop();
         mask_set(0);
     }
-    line(scenario, "%s, %s, %016lx", mistakes(wrong), maps(&file), mask_now());
+    line(scenario, "%s, %s, %016" PRIx64, mistakes(wrong), maps(&file), mask_now());
 }
 
 // Waits with a mask of their own, that the timer ends.

@@ -9,7 +9,7 @@ use super::attribute::{Attribute, MemoryType};
 use super::device::Kind;
 use super::open::{Backing, TRIAL};
 use super::system::System;
-use super::{ReadAt, hint};
+use super::{ReadAt, hint, page_struct};
 use crate::error::{Error, Result};
 use crate::sys::{self, Ended};
 
@@ -169,6 +169,10 @@ impl Backing {
     }
 
     fn try_execute(&self) -> Result<(), String> {
+        if cfg!(target_arch = "riscv64") && self.kind().is_device() && self.kind() != Kind::DevDax {
+            let addresses = self.window().addresses.as_ref();
+            page_struct::require(addresses, page_bytes(), &System::this())?;
+        }
         self.first_page()?.try_execute().map_err(|err| {
             if is_mounted_noexec(self) {
                 return "its filesystem is mounted noexec, so nothing can run in place from it; remount it with exec, move the \

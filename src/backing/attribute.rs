@@ -136,36 +136,40 @@ pub(super) fn arm64(addresses: &Range<u64>, system: &System) -> MemoryType {
 pub(super) fn arm(addresses: &Range<u64>, system: &System) -> MemoryType {
     const RULE: &str = "arch/arm/mm/mmu.c phys_mem_access_prot(): cached where pfn_valid(), that is in the machine's memory, \
         also where it is reserved (no-map)";
-    let memory = DeviceTree::of(system).map(|tree| tree.memory());
-    let inside = |ranges: &[Range<u64>]| {
-        ranges
-            .iter()
-            .any(|range| range.start <= addresses.start && addresses.end <= range.end)
-    };
-    let overlaps = |ranges: &[Range<u64>]| {
-        ranges
-            .iter()
-            .any(|range| range.start < addresses.end && addresses.start < range.end)
-    };
     MemoryType {
-        attribute: match memory.as_deref() {
-            Some(memory) if inside(memory) => Attribute::Cached,
-            Some(memory) if !memory.is_empty() && !overlaps(memory) => Attribute::Uncached,
-            _ if system.iomem().is_ram(addresses) => Attribute::Cached,
-            _ => Attribute::Unknown,
+        attribute: match in_memory_nodes(addresses, system) {
+            Some(true) => Attribute::Cached,
+            Some(false) => Attribute::Uncached,
+            None if system.iomem().is_ram(addresses) => Attribute::Cached,
+            None => Attribute::Unknown,
         },
         rule: RULE,
     }
 }
 
 pub(super) fn riscv(addresses: &Range<u64>, system: &System) -> MemoryType {
-    const RULE: &str = "RISC-V Privileged Architecture, 3.6: as the machine's physical memory attributes say; RAM is cached";
+    const RULE: &str = "RISC-V Privileged Architecture, 3.6: as the machine's physical memory attributes say; its memory is \
+        cached, also where it is reserved (no-map)";
+    let is_memory =
+        in_memory_nodes(addresses, system) == Some(true) || system.iomem().is_ram(addresses);
     MemoryType {
-        attribute: match system.iomem().is_ram(addresses) {
+        attribute: match is_memory {
             true => Attribute::Cached,
             false => Attribute::Unknown,
         },
         rule: RULE,
+    }
+}
+
+/// Are addresses in the machine's memory, as the device tree has it? `None` if there is no such tree, or some of them are.
+fn in_memory_nodes(addresses: &Range<u64>, system: &System) -> Option<bool> {
+    let memory = DeviceTree::of(system)?.memory();
+    let inside = |range: &Range<u64>| range.start <= addresses.start && addresses.end <= range.end;
+    let overlaps = |range: &Range<u64>| range.start < addresses.end && addresses.start < range.end;
+    match () {
+        () if memory.iter().any(inside) => Some(true),
+        () if !memory.is_empty() && !memory.iter().any(overlaps) => Some(false),
+        () => None,
     }
 }
 

@@ -10,6 +10,7 @@ mod device;
 mod hint;
 mod mtd;
 mod open;
+mod page_struct;
 mod pinned;
 pub mod spec;
 mod superblock;

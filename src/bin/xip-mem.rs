@@ -6,16 +6,22 @@
 #![no_main]
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use xip_run::error::{Error, Kind, Result};
-use xip_run::report::{self, Observer, Report, Session};
+use xip_run::report::{self, Observer, Report, Session, machine};
 
 const EXAMPLE: &str = "\
-Example: a shell started natively and one started in place, side by side
+Examples: everything that runs in place on this machine, every two seconds
+
+  $ xip-mem --watch
+
+a shell started natively and one started in place, side by side
 
   $ /bin/busybox sleep 60 &
   [1] 100
@@ -32,46 +38,95 @@ It works for your own processes; for those of others run it as root.
 Exit code: 0, or 125 if a process could not be measured (the others are printed
 all the same) or the output could not be written.";
 
-/// Show which bytes of a process run in place, and what RAM the rest costs.
+/// Show which bytes of processes run in place, and what RAM the rest costs: of all processes that do, or of those that are
+/// named.
 #[derive(Parser)]
-#[command(name = "xip-mem", version, max_term_width = 80, after_help = format!("{}\n\n{}\n\n{EXAMPLE}", report::columns(), report::session_columns()))]
+#[command(name = "xip-mem", version, max_term_width = 80, after_help = format!("{}\n\n{}\n\n{}\n\n{EXAMPLE}", report::machine_columns(), report::columns(), report::session_columns()))]
 struct Cli {
-    /// Processes to measure; with --session, one process of each session
-    #[arg(value_name = "PID", required = true, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Processes to measure, with a row for every mapping; with --session, one process of each session; without any, all
+    /// processes of the machine that run in place
+    #[arg(value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pids: Vec<u32>,
     /// Print the totals of all the processes side by side
-    #[arg(short, long)]
+    #[arg(short, long, requires = "pids")]
     compare: bool,
     /// Measure all the processes that have the same view of an image as their root directory: what each of them maps, what
     /// each file costs, each page once, and what the server of the view costs
-    #[arg(long, conflicts_with = "compare")]
+    #[arg(long, conflicts_with = "compare", requires = "pids")]
     session: bool,
     /// With --session: the image of the session, where neither its server nor a process that runs from it tells; a
     /// file, or what `xip-run --image` takes
     #[arg(long, value_name = "SPEC", requires = "session")]
     image: Option<PathBuf>,
+    /// Of all processes in place, print the files that they map instead: each file once, with the number of processes that
+    /// share it
+    #[arg(long, conflicts_with = "pids")]
+    files: bool,
+    /// Sort the processes by this column, largest first
+    #[arg(long, value_name = "COLUMN", default_value = "pss", conflicts_with = "pids", value_parser = PossibleValuesParser::new(machine::sort_words()))]
+    sort: String,
+    /// Print again every so many seconds, until interrupted
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
+    watch: Option<Duration>,
     /// Leave out the table with a row for every mapping; with --session, the rows of each process's files
-    #[arg(short, long)]
+    #[arg(short, long, requires = "pids")]
     summary: bool,
-    /// Print JSON: a list with an object for every process (every session), lengths in bytes
+    /// Print JSON, lengths in bytes: a list with an object for every process (every session); without PID, one object
     #[arg(long)]
     json: bool,
+    /// Print comma-separated values, lengths in bytes: a line for every process, with PID for every mapping, with --files
+    /// or --session for every file
+    #[arg(long, conflicts_with_all = ["json", "compare", "summary"])]
+    csv: bool,
+}
+
+fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    match seconds {
+        0.01..=1e6 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("from 0.01 to a million".to_owned()),
+    }
 }
 
 xip_run::c_main!(run);
 
 fn run(args: Vec<OsString>) -> u8 {
-    let (text, errors) = match Cli::try_parse_from(args) {
-        Ok(cli) => measure(&cli),
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
         // --help or --version.
-        Err(err) if !err.use_stderr() => (err.to_string(), Vec::new()),
+        Err(err) if !err.use_stderr() => return exit_code(print(&err.to_string()).err()),
         Err(err) => {
             _ = err.print();
             return Kind::Failed.exit_code();
         }
     };
-    let errors = print(&text).err().into_iter().chain(errors);
-    errors.fold(0, |_, err| {
+    let Some(pause) = cli.watch else {
+        let (text, errors) = measure(&cli);
+        return exit_code(print(&text).err().into_iter().chain(errors));
+    };
+    loop {
+        let (mut text, errors) = measure(&cli);
+        if !cli.json && !cli.csv {
+            // From the top of the terminal, over what stood there.
+            match io::stdout().is_terminal() {
+                true => text = format!("\x1b[H\x1b[J{text}"),
+                false => text.push('\n'),
+            }
+        }
+        match write(&text) {
+            // Nobody watches any more.
+            Err(err) if err.kind() == ErrorKind::BrokenPipe => return 0,
+            Err(err) => return exit_code([failed(err)]),
+            Ok(()) if cli.pids.is_empty() || errors.is_empty() => std::thread::sleep(pause),
+            // What was watched has ended.
+            Ok(()) => return exit_code(errors),
+        }
+    }
+}
+
+/// Says what went wrong, and with what exit code that ends.
+fn exit_code(errors: impl IntoIterator<Item = Error>) -> u8 {
+    errors.into_iter().fold(0, |_, err| {
         // A standard error that takes nothing leaves the exit code.
         _ = writeln!(io::stderr(), "xip-mem: {err}");
         err.kind().exit_code()
@@ -81,14 +136,25 @@ fn run(args: Vec<OsString>) -> u8 {
 /// What there is to print, and why there is no more of it: one process that cannot be measured is none of the others.
 fn measure(cli: &Cli) -> (String, Vec<Error>) {
     let mut errors = Vec::new();
-    let text = if cli.session {
+    let text = if cli.pids.is_empty() {
+        let mut machine = Observer::default().observe_machine(cli.files);
+        machine.sort(&cli.sort);
+        match cli.csv {
+            true => machine.csv(),
+            false => show(cli, &machine, &mut errors, |machine| machine.to_string()),
+        }
+    } else if cli.session {
         let sessions = sessions(cli, &mut errors);
-        show(cli, &sessions, &mut errors)
+        match cli.csv {
+            true => sessions.iter().map(Session::csv).collect(),
+            false => show(cli, &sessions, &mut errors, |all| texts(all)),
+        }
     } else {
         let reports = reports(cli, &mut errors);
         match cli.compare && !cli.json && !reports.is_empty() {
             true => report::compare(&reports),
-            false => show(cli, &reports, &mut errors),
+            false if cli.csv => report::csv(&reports),
+            false => show(cli, &reports, &mut errors, |all| texts(all)),
         }
     };
     (text, errors)
@@ -132,27 +198,47 @@ fn sessions(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Session> {
     sessions
 }
 
-fn show<T: Serialize + ToString>(cli: &Cli, all: &[T], errors: &mut Vec<Error>) -> String {
-    if cli.json {
-        return serde_json::to_string_pretty(all)
-            .map(|json| json + "\n")
-            .unwrap_or_else(|err| {
-                errors.push(Error::failed(format!("JSON: {err}")));
-                String::new()
-            });
-    }
+fn texts<T: ToString>(all: &[T]) -> String {
     let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
     texts.join("\n")
 }
 
+/// JSON if that is wanted, of something that is watched in one line.
+fn show<T: Serialize>(
+    cli: &Cli,
+    all: &T,
+    errors: &mut Vec<Error>,
+    text: impl Fn(&T) -> String,
+) -> String {
+    if !cli.json {
+        return text(all);
+    }
+    let json = match cli.watch {
+        Some(_) => serde_json::to_string(all),
+        None => serde_json::to_string_pretty(all),
+    };
+    json.map(|json| json + "\n").unwrap_or_else(|err| {
+        errors.push(Error::failed(format!("JSON: {err}")));
+        String::new()
+    })
+}
+
 /// Writes to standard output; a reader that has gone away, as `head` does, is no failure.
 fn print(text: &str) -> Result<()> {
-    let fail = |err: io::Error| Error::failed(format!("standard output: {err}"));
-    // std takes writing to a closed descriptor for done.
-    rustix::io::fcntl_getfd(io::stdout()).map_err(|err| fail(err.into()))?;
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(fail(err)),
+    match write(text) {
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(failed(err)),
         _ => Ok(()),
     }
+}
+
+fn failed(err: io::Error) -> Error {
+    Error::failed(format!("standard output: {err}"))
+}
+
+fn write(text: &str) -> io::Result<()> {
+    // std takes writing to a closed descriptor for done.
+    rustix::io::fcntl_getfd(io::stdout())?;
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }

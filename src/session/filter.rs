@@ -31,6 +31,9 @@ const JUMP_EQUAL: u16 = 0x15;
 const JUMP_AT_LEAST: u16 = 0x35;
 const JUMP_ABOVE: u16 = 0x25;
 const JUMP_SET: u16 = 0x45;
+/// With what was copied by [`COPY`].
+const JUMP_EQUAL_COPY: u16 = 0x1d;
+const COPY: u16 = 0x07;
 const RETURN: u16 = 0x06;
 
 const ALLOW: u32 = 0x7fff_0000;
@@ -55,6 +58,9 @@ const AUDIT_ARCH: u32 = match () {
 const X32_SYSCALL_BIT: u32 = 0x4000_0000;
 const MAP_ANONYMOUS: u32 = 0x20;
 const SIG_UNBLOCK: u32 = 1;
+/// io_uring_enter(2) flags.
+const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
+const IORING_ENTER_EXT_ARG_REG: u32 = 1 << 6;
 
 /// Where the low and high words of an argument are.
 fn arg(number: u32) -> (u32, u32) {
@@ -92,6 +98,13 @@ fn answer(k: u32) -> Instruction {
         k,
     }
 }
+
+const COPY_IT: Instruction = Instruction {
+    code: COPY,
+    if_true: 0,
+    if_false: 0,
+    k: 0,
+};
 
 fn errno(errno: i32) -> Instruction {
     answer(ERRNO | errno.cast_unsigned())
@@ -131,15 +144,17 @@ pub(super) fn filter(session: &Session) -> Vec<Instruction> {
         program.push(jump(JUMP_EQUAL, *number as u32, skip as u8, 0));
     }
     program.push(answer(ALLOW));
+    let own = own_calls();
+    let skip = own.len() as u8;
     program.extend([
         load(POINTER_HIGH),
-        jump(JUMP_EQUAL, (session.stub.start >> 32) as u32, 0, 4),
+        jump(JUMP_EQUAL, (session.stub.start >> 32) as u32, 0, 3 + skip),
         load(POINTER_LOW),
-        jump(JUMP_AT_LEAST, session.stub.start as u32, 0, 2),
-        jump(JUMP_AT_LEAST, session.stub.end as u32, 1, 0),
-        answer(ALLOW),
-        load(NUMBER),
+        jump(JUMP_AT_LEAST, session.stub.start as u32, 0, 1 + skip),
+        jump(JUMP_AT_LEAST, session.stub.end as u32, skip, 0),
     ]);
+    program.extend(own);
+    program.push(load(NUMBER));
     // Each rule ends in answers; a call that is not its own jumps over it, the number still loaded.
     for (number, body) in rules {
         program.push(jump(JUMP_EQUAL, number as u32, 0, body.len() as u8));
@@ -147,6 +162,24 @@ pub(super) fn filter(session: &Session) -> Vec<Instruction> {
     }
     program.push(answer(ALLOW));
     program
+}
+
+/// What is done with the calls of the stub's own: they pass, but for that by which those calls return that it has made in
+/// the place of the program's, where no register is free for a jump: `outside` in loader-stub/src/arch/.
+fn own_calls() -> Vec<Instruction> {
+    let pass = answer(ALLOW);
+    if cfg!(any(target_arch = "x86_64", target_arch = "arm")) {
+        return vec![pass];
+    }
+    vec![
+        load(NUMBER),
+        jump(JUMP_EQUAL, libc::SYS_rt_sigprocmask as u32, 0, 3),
+        // The size of the sets.
+        load(arg(3).0),
+        jump(JUMP_EQUAL, 0, 0, 1),
+        answer(TRAP),
+        pass,
+    ]
 }
 
 /// What is done with the calls that do not always pass, unless the stub itself makes them.
@@ -174,6 +207,28 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
             errno(libc::EBADF),
         ]
     };
+    // Unknown flags, and a descriptor onto itself, are the kernel's to refuse.
+    let mut dup3 = vec![
+        load(arg(2).0),
+        jump(JUMP_EQUAL, 0, 2, 0),
+        jump(JUMP_EQUAL, libc::O_CLOEXEC.cast_unsigned(), 1, 0),
+        answer(ALLOW),
+        load(arg(0).0),
+        COPY_IT,
+        load(arg(1).0),
+        jump(JUMP_EQUAL_COPY, 0, 0, 1),
+        answer(ALLOW),
+    ];
+    dup3.extend(keep(1));
+    let mut enter = vec![
+        load(arg(3).0),
+        // Where the structure is no filter can see, nor the handler.
+        jump(JUMP_SET, IORING_ENTER_EXT_ARG_REG, 0, 1),
+        answer(ALLOW),
+        jump(JUMP_SET, IORING_ENTER_EXT_ARG, 0, 1),
+        answer(TRAP),
+    ];
+    enter.extend(if_pointer(4, answer(TRAP)));
     let mut unblock = vec![
         load(arg(0).0),
         jump(JUMP_EQUAL, SIG_UNBLOCK, 0, 1),
@@ -210,9 +265,10 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
         (libc::SYS_epoll_pwait, if_pointer(4, answer(TRAP))),
         (SYS_EPOLL_PWAIT2, if_pointer(4, answer(TRAP))),
         (SYS_IO_PGETEVENTS, if_pointer(5, answer(TRAP))),
+        (libc::SYS_io_uring_enter, enter),
         // Its CLONE_CLEAR_SIGHAND cannot be seen here; every caller falls back to clone(2).
         (libc::SYS_clone3, vec![errno(libc::ENOSYS)]),
-        (libc::SYS_dup3, keep(1)),
+        (libc::SYS_dup3, dup3),
     ];
     #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
     rules.push((libc::SYS_dup2, keep(1)));
@@ -256,7 +312,7 @@ mod tests {
             stub: 0x7f80_0000_0000..0x7f80_0001_0000,
             kept: 1000..=1003,
         });
-        let (mut at, mut value) = (0, 0);
+        let (mut at, mut value, mut copy) = (0, 0, 0);
         loop {
             let insn = program[at];
             at += 1;
@@ -267,7 +323,12 @@ mod tests {
                     value = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
                     continue;
                 }
+                COPY => {
+                    copy = value;
+                    continue;
+                }
                 JUMP_EQUAL => value == insn.k,
+                JUMP_EQUAL_COPY => value == copy,
                 JUMP_AT_LEAST => value >= insn.k,
                 JUMP_ABOVE => value > insn.k,
                 JUMP_SET => value & insn.k != 0,
@@ -320,10 +381,21 @@ mod tests {
             call(libc::SYS_dup3, [3, 1001, 0, 0, 0, 0]),
             errno(libc::EBADF)
         );
+        assert_eq!(call(libc::SYS_dup3, [1001, 1001, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_dup3, [3, 1001, 1, 0, 0, 0]), ALLOW);
+        assert_eq!(
+            call(libc::SYS_dup3, [1002, 1001, 0, 0, 0, 0]),
+            errno(libc::EBADF)
+        );
         assert_eq!(call(libc::SYS_close, [1004, 0, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_clone3, [0; 6]), errno(libc::ENOSYS));
         assert_eq!(call(libc::SYS_ppoll, [0; 6]), ALLOW);
         assert_eq!(call(libc::SYS_ppoll, [0, 0, 0, 0x1000, 8, 0]), TRAP);
+        let enter = |flags, arg| call(libc::SYS_io_uring_enter, [3, 1, 1, flags, arg, 8]);
+        assert_eq!(enter(1, 0), ALLOW);
+        assert_eq!(enter(1, 0x1000), TRAP);
+        assert_eq!(enter(9, 0x1000), TRAP);
+        assert_eq!(enter(0x49, 0x1000), ALLOW);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
             .iter()
             .map(|word| word.replace("{flash}", system.flash.to_str().unwrap())),
     );
-    if rig.node.is_some() {
+    if !rig.nodes.is_empty() {
         let tree = device_tree(rig, dir);
         command.arg("-dtb").arg(tree);
     }
@@ -143,7 +143,7 @@ fn wait(mut child: Child) -> Result<(), String> {
     }
 }
 
-/// The machine's own device tree with the rig's node.
+/// The machine's own device tree with the rig's nodes.
 fn device_tree(rig: &Rig, dir: &Path) -> PathBuf {
     let path = dir.join("tree.dtb");
     let machine = rig.qemu.iter().position(|word| word == "-M").unwrap() + 1;
@@ -158,16 +158,17 @@ fn device_tree(rig: &Rig, dir: &Path) -> PathBuf {
     dump.arg("-M")
         .arg(format!("{},dumpdtb={}", rig.qemu[machine], path.display()));
     run(&mut dump);
-    let node = rig.node.as_deref().unwrap();
-    run(Command::new("fdtput").arg("-c").arg(&path).arg(node));
-    for property in &rig.properties {
-        let (kind, rest) = property.split_first().unwrap();
-        run(Command::new("fdtput")
-            .arg("-t")
-            .arg(kind)
-            .arg(&path)
-            .arg(node)
-            .args(rest));
+    for (node, properties) in &rig.nodes {
+        run(Command::new("fdtput").arg("-c").arg(&path).arg(node));
+        for property in properties {
+            let (kind, rest) = property.split_first().unwrap();
+            run(Command::new("fdtput")
+                .arg("-t")
+                .arg(kind)
+                .arg(&path)
+                .arg(node)
+                .args(rest));
+        }
     }
     path
 }

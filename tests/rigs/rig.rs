@@ -2,16 +2,17 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | Arch | `x86_64`, `armv7`, `aarch64` |
+//! | Arch | `x86_64`, `armv7`, `aarch64`, `riscv64` |
 //! | Kernel | a package of Debian's that depends on the kernel, and the suite that it is from |
 //! | Modules | what the kernel loads, in this order; what it has built in is passed over |
 //! | Append | of the kernel's command line |
 //! | Qemu | arguments; `{flash}` is the file that is the flash bank |
-//! | Node, Property | a node that the device tree gets, and its properties as fdtput(1) has them |
-//! | Flash | what is in the bank: `cramfs` or `ext4` (with the image in it), its size, and the bank's, if it is larger |
+//! | Node, Property | a node that the device tree gets, and its properties as fdtput(1) has them; both may be repeated |
+//! | Flash | what is in the bank, one behind the other, each with its size: `cramfs` (the image), `ext4` (with the image in it) |
 //! | Window | the physical address where the bank's first bytes are to be found |
 //! | Mount | the device that the ext4 of the flash is on, mounted with DAX at /flash |
-//! | Image | what xip-mem calls its pages (`flash`, `page cache`, `tmpfs`), and what `xip-run --image` is given; may be repeated |
+//! | Image | what xip-mem calls its pages (`flash`, `page cache`, `tmpfs`), where data comes from (`copy-on-write`, or the program's `descriptor`), how it is mapped (`cached`, `uncached`, `unknown`), and what `xip-run --image` is given; may be repeated |
+//! | Refused | what `--image` is given that can be read but not executed, and what is said of it; may be repeated |
 #![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
 
 use std::fs;
@@ -29,7 +30,7 @@ pub struct Arch {
     pub console: &'static str,
 }
 
-const ARCHES: [Arch; 3] = [
+const ARCHES: [Arch; 4] = [
     Arch {
         name: "x86_64",
         debian: "amd64",
@@ -51,6 +52,13 @@ const ARCHES: [Arch; 3] = [
         qemu: "qemu-system-aarch64",
         console: "ttyAMA0",
     },
+    Arch {
+        name: "riscv64",
+        debian: "riscv64",
+        target: release::RISCV64,
+        qemu: "qemu-system-riscv64",
+        console: "ttyS0",
+    },
 ];
 
 /// What is in the flash bank.
@@ -68,16 +76,16 @@ pub struct Rig {
     pub modules: String,
     pub append: String,
     pub qemu: Vec<String>,
-    pub node: Option<String>,
-    /// Type, name and values.
-    pub properties: Vec<Vec<String>>,
-    pub content: Content,
-    pub content_bytes: u64,
-    pub bank_bytes: u64,
+    /// Of the device tree, each with its properties: type, name and values.
+    pub nodes: Vec<(String, Vec<Vec<String>>)>,
+    /// What is in the bank, and how many bytes it has.
+    pub flash: Vec<(Content, u64)>,
     pub window: Option<String>,
     pub mount: Option<String>,
-    /// The class of its pages, and what `--image` is given.
-    pub images: Vec<(String, String)>,
+    /// As words: what its pages are, where data comes from, how it is mapped, what `--image` is given.
+    pub images: Vec<String>,
+    /// As words: what `--image` is given, what is said of it.
+    pub refused: Vec<String>,
 }
 
 /// Where the descriptions are.
@@ -113,7 +121,7 @@ impl Rig {
             .collect();
         let known = [
             "Arch", "Kernel", "Modules", "Append", "Qemu", "Node", "Property", "Flash", "Window",
-            "Mount", "Image",
+            "Mount", "Image", "Refused",
         ];
         if let Some((key, _)) = lines.iter().find(|(key, _)| !known.contains(key)) {
             panic!("{name}: unknown key {key}");
@@ -131,15 +139,28 @@ impl Rig {
         let words =
             |value: &str| -> Vec<String> { value.split_whitespace().map(str::to_owned).collect() };
 
-        let flash = words(one("Flash"));
-        let content_bytes = mebibytes(&flash[1]);
-        let images: Vec<(String, String)> = all("Image")
-            .into_iter()
-            .map(|value| {
-                let (class, image) = value.rsplit_once(' ').unwrap();
-                (class.to_owned(), image.to_owned())
+        let flash = words(one("Flash"))
+            .chunks(2)
+            .map(|part| {
+                let content = match part[0].as_str() {
+                    "cramfs" => Content::Cramfs,
+                    "ext4" => Content::Ext4,
+                    other => panic!("{name}: unknown flash content {other}"),
+                };
+                (content, mebibytes(&part[1]))
             })
             .collect();
+        let mut nodes: Vec<(String, Vec<Vec<String>>)> = Vec::new();
+        for &(key, value) in &lines {
+            match key {
+                "Node" => nodes.push((value.to_owned(), Vec::new())),
+                "Property" => nodes.last_mut().unwrap().1.push(words(value)),
+                _ => {}
+            }
+        }
+        let owned =
+            |values: Vec<&str>| -> Vec<String> { values.into_iter().map(str::to_owned).collect() };
+        let images = owned(all("Image"));
         assert!(!images.is_empty(), "{name}: no Image");
         Self {
             name: name.to_owned(),
@@ -151,19 +172,26 @@ impl Rig {
             modules: optional("Modules").unwrap_or_default().to_owned(),
             append: optional("Append").unwrap_or_default().to_owned(),
             qemu: words(one("Qemu")),
-            node: optional("Node").map(str::to_owned),
-            properties: all("Property").into_iter().map(words).collect(),
-            content: match flash[0].as_str() {
-                "cramfs" => Content::Cramfs,
-                "ext4" => Content::Ext4,
-                other => panic!("{name}: unknown flash content {other}"),
-            },
-            content_bytes,
-            bank_bytes: flash.get(2).map_or(content_bytes, |size| mebibytes(size)),
+            nodes,
+            flash,
             window: optional("Window").map(str::to_owned),
             mount: optional("Mount").map(str::to_owned),
-            images,
+            images: images
+                .iter()
+                // A class of two words is one.
+                .map(|image| image.replace("page cache", "page-cache"))
+                .collect(),
+            refused: owned(all("Refused")),
         }
+    }
+}
+
+impl Rig {
+    /// Is there a filesystem in the bank?
+    pub fn has_ext4(&self) -> bool {
+        self.flash
+            .iter()
+            .any(|&(content, _)| content == Content::Ext4)
     }
 }
 

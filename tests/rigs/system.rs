@@ -2,7 +2,7 @@
 #![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,12 +11,12 @@ use super::newc;
 use super::rig::{Content, Rig, directory};
 
 /// Programs that are busybox.
-const APPLETS: [&str; 59] = [
+const APPLETS: [&str; 60] = [
     "[", "awk", "base64", "basename", "cat", "chmod", "chroot", "cmp", "cp", "cut", "date", "dd",
     "devmem", "diff", "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find", "grep",
     "gzip", "head", "hexdump", "id", "insmod", "ip", "kill", "ln", "ls", "md5sum", "mkdir",
     "mknod", "mktemp", "mount", "mv", "poweroff", "printf", "ps", "pwd", "readlink", "rm", "sed",
-    "seq", "setpriv", "sh", "sleep", "sort", "stat", "tail", "test", "timeout", "tr", "true",
+    "seq", "setpriv", "sh", "sleep", "sort", "stat", "su", "tail", "test", "timeout", "tr", "true",
     "umount", "uname", "wc",
 ];
 /// Programs that are linked dynamically, and where they are in their packages.
@@ -61,7 +61,9 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
     let kernel = cache.join("kernels").join(kernel);
     let root = dir.join("root");
     run(Command::new("cp").arg("-al").args([&image_root, &root]));
-    for name in ["flash", "images", "modules"] {
+    fs::create_dir(root.join("etc")).unwrap();
+    fs::write(root.join("etc/passwd"), "user:x:1000:1000::/:/bin/sh\n").unwrap();
+    for name in ["flash", "modules"] {
         fs::create_dir(root.join(name)).unwrap();
     }
     for name in ["xip-run", "xip-mem", "xip-image"] {
@@ -70,6 +72,7 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
     for name in [
         "acceptance.sh",
         "children.sh",
+        "exec",
         "pipes.sh",
         "pipes.bash",
         "input",
@@ -81,22 +84,26 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
         let entry = entry.unwrap();
         copy(&entry.path(), &root.join("modules").join(entry.file_name()));
     }
-    if rig.content == Content::Cramfs {
-        copy(&image, &root.join("images/rootfs.cramfs"));
+    for (name, lines) in [("images", &rig.images), ("refused", &rig.refused)] {
+        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        fs::write(root.join("rig").join(name), lines).unwrap();
     }
-    let images: String = rig
-        .images
-        .iter()
-        .map(|(class, image)| format!("{} {image}\n", class.replace(' ', "-")))
-        .collect();
-    fs::write(root.join("rig/images"), images).unwrap();
     // Text and constants of the smallest of them; whatever the architecture, they are most of the program.
     let kib = |name: &str| fs::metadata(image_root.join(name)).unwrap().len() / 1024 * 9 / 10;
+    // Elsewhere read(2) of /dev/mem has only what the kernel has mapped.
+    let is_loaded = rig.arch.name == "x86_64"
+        && rig.window.is_some()
+        && rig.qemu.iter().any(|word| word.starts_with("loader,"));
+    let loaded_mib = match is_loaded {
+        true => (rig.flash[0].1 >> 20).to_string(),
+        false => String::new(),
+    };
     let conf = format!(
-        "modules='{}'\ndevice='{}'\nwindow='{}'\nbusybox_kib={}\nsleep_kib={}\n",
+        "modules='{}'\ndevice='{}'\nwindow='{}'\nloaded_mib={}\nbusybox_kib={}\nsleep_kib={}\n",
         rig.modules,
         rig.mount.as_deref().unwrap_or_default(),
         rig.window.as_deref().unwrap_or_default(),
+        loaded_mib,
         kib("bin/busybox"),
         kib("usr/bin/sleep"),
     );
@@ -146,9 +153,10 @@ fn add_libraries(userland: &Path, object: &Path, root: &Path) {
     let directories = ["lib", "usr/lib"].map(|dir| userland.join(dir));
     for library in &elf.libraries {
         let path = directories.iter().find_map(|dir| {
-            let mut places = fs::read_dir(dir)
+            let below = fs::read_dir(dir)
                 .unwrap()
                 .map(|entry| entry.unwrap().path());
+            let mut places = below.chain([dir.clone()]);
             places.find(|place| place.is_dir() && place.join(library).exists())
         });
         let path = path.unwrap_or_else(|| panic!("{}: no {library}", object.display()));
@@ -179,35 +187,41 @@ fn resolve(userland: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// The bank: the image itself, or a filesystem with it.
+/// The bank: the image itself, a filesystem with it, or one behind the other.
 fn make_flash(rig: &Rig, image: &Path, dir: &Path) -> PathBuf {
     let flash = dir.join("flash");
-    let file = File::create(&flash).unwrap();
-    let image_bytes = fs::metadata(image).unwrap().len();
-    assert!(
-        image_bytes <= rig.content_bytes,
-        "{}: the image has {image_bytes} bytes",
-        rig.name
-    );
-    match rig.content {
-        Content::Cramfs => drop(fs::copy(image, &flash).unwrap()),
-        Content::Ext4 => {
-            file.set_len(rig.content_bytes).unwrap();
-            let files = dir.join("flash-files");
-            fs::create_dir(&files).unwrap();
-            copy(image, &files.join("rootfs.cramfs"));
-            run(super::common::tool("mkfs.ext4")
-                .args(["-q", "-b", "4096", "-O", "^has_journal", "-d"])
-                .args([&files, &flash]));
-        }
+    let mut bank = File::create(&flash).unwrap();
+    let mut at = 0;
+    for &(content, bytes) in &rig.flash {
+        let image_bytes = fs::metadata(image).unwrap().len();
+        assert!(
+            image_bytes <= bytes,
+            "{}: the image has {image_bytes} bytes",
+            rig.name
+        );
+        let part = match content {
+            Content::Cramfs => image.to_owned(),
+            Content::Ext4 => make_filesystem(image, bytes, dir),
+        };
+        bank.seek(SeekFrom::Start(at)).unwrap();
+        std::io::copy(&mut File::open(part).unwrap(), &mut bank).unwrap();
+        at += bytes;
     }
-    File::options()
-        .write(true)
-        .open(&flash)
-        .unwrap()
-        .set_len(rig.bank_bytes)
-        .unwrap();
+    bank.set_len(at).unwrap();
     flash
+}
+
+/// An ext4 with the image in it.
+fn make_filesystem(image: &Path, bytes: u64, dir: &Path) -> PathBuf {
+    let path = dir.join("filesystem");
+    File::create(&path).unwrap().set_len(bytes).unwrap();
+    let files = dir.join("flash-files");
+    fs::create_dir(&files).unwrap();
+    copy(image, &files.join("rootfs.cramfs"));
+    run(super::common::tool("mkfs.ext4")
+        .args(["-q", "-b", "4096", "-O", "^has_journal", "-d"])
+        .args([&files, &path]));
+    path
 }
 
 fn copy(from: &Path, to: &Path) {
