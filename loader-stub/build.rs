@@ -56,8 +56,12 @@ fn main() {
             .args([
                 "-Cpanic=abort",
                 "-Copt-level=z",
-                // By trial: 5 % smaller than what opt-level=z takes for cheap.
-                "-Cllvm-args=-inline-threshold=20",
+                // By trial: 5 % smaller than what opt-level=z takes for cheap; another 1 % by calling what is the same.
+                match arch.as_str() {
+                    "x86_64" => "-Cllvm-args=-inline-threshold=25",
+                    _ => "-Cllvm-args=-inline-threshold=20",
+                },
+                "-Cllvm-args=-enable-machine-outliner=always",
                 "-Ccodegen-units=1",
                 "-Cstrip=symbols",
                 "-Clto=fat",
