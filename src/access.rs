@@ -1,5 +1,12 @@
-//! May this process execute a program of the image? The rules of the kernel, as if the image were mounted.
+//! May this process execute a program? Of the image, by the rules of the kernel as if it were mounted; of the root directory
+//! that it has by now, with the reason why not.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, StatVfsMountFlags, accessat};
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -85,4 +92,79 @@ pub fn require_executable(image: &Image, plan: &LaunchPlan) -> Result<()> {
         caller.require(image, &object.path)?;
     }
     Ok(())
+}
+
+/// May this process execute what is at a path of the root directory that it has by now? The kernel judges; what it only calls
+/// EACCES is explained here. What is not there at all is not this function's to refuse.
+///
+/// # Errors
+/// [`Kind::NotRunnable`](crate::error::Kind) with what stands in the way.
+pub fn require_executable_here(path: &[u8]) -> Result<()> {
+    let refusals = [Access::EXEC_OK, Access::READ_OK].map(|mode| refusal(path, mode));
+    // A directory may be searched.
+    let is_directory = || {
+        rustix::fs::stat(path)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+    };
+    let why = match refusals {
+        [Some(Errno::ACCESS), _] => denial(Path::new(OsStr::from_bytes(path))),
+        [None, _] if is_directory() => "it is a directory".to_owned(),
+        [None, Some(Errno::ACCESS)] => {
+            "it may be executed, but not read, which a session must".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::not_runnable(format!(
+        "{}: permission denied (EACCES): {why}",
+        show_path(path)
+    )))
+}
+
+/// What the kernel says of the effective user's access, if that is no. Before Linux 5.8 it may not know (ENOSYS).
+fn refusal(path: impl rustix::path::Arg, mode: Access) -> Option<Errno> {
+    accessat(CWD, path, mode, AtFlags::EACCESS).err()
+}
+
+/// Why a path cannot be executed.
+fn denial(path: &Path) -> String {
+    let uid = geteuid().as_raw();
+    let owned = |stat: &rustix::fs::Stat| {
+        format!(
+            "mode {:04o}, owner {}, group {}",
+            stat.st_mode & 0o7777,
+            stat.st_uid,
+            stat.st_gid
+        )
+    };
+    let Ok(stat) = rustix::fs::stat(path) else {
+        // Root first.
+        let ancestors: Vec<_> = path.ancestors().skip(1).collect();
+        let closed = ancestors.iter().rev().find_map(|directory| {
+            let stat = rustix::fs::stat(*directory).ok()?;
+            refusal(*directory, Access::EXEC_OK)?;
+            Some((directory.display(), owned(&stat)))
+        });
+        return match closed {
+            Some((directory, owned)) => {
+                format!("user {uid} may not search the directory {directory}: {owned}")
+            }
+            None => {
+                format!("user {uid} may not search a directory that a link on the way leads to")
+            }
+        };
+    };
+    let is_noexec = || {
+        rustix::fs::statvfs(path)
+            .is_ok_and(|filesystem| filesystem.f_flag.contains(StatVfsMountFlags::NOEXEC))
+    };
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile if stat.st_mode & 0o111 == 0 => {
+            format!("nobody may execute it: {}", owned(&stat))
+        }
+        FileType::RegularFile if is_noexec() => {
+            "it is on a filesystem that is mounted noexec".to_owned()
+        }
+        FileType::RegularFile => format!("user {uid} may not execute it: {}", owned(&stat)),
+        _ => "it is not a regular file".to_owned(),
+    }
 }

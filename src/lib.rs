@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod config;
 pub mod error;
 pub mod feature;
 pub mod units;
@@ -30,9 +31,13 @@ pub mod plan;
 pub mod view;
 
 pub mod access;
+pub mod search;
 pub mod session;
+
+pub mod init;
 
 pub mod probe;
 
 pub mod inspect;
 pub mod report;
+pub mod trial;

@@ -17,7 +17,7 @@ use common::session::{BUSYBOX, PAGE, Waiting, maps, xip_mem};
 use xip_run::backing::{Attribute, Backing, Kind, NoCow};
 use xip_run::cramfs::Image;
 use xip_run::index::FileIndex;
-use xip_run::plan::{LaunchPlan, PlanOptions};
+use xip_run::plan::{LaunchPlan, PlanOptions, Start};
 use xip_run::units::PageSize;
 
 /// Where the image is in the file, and what is around it.
@@ -285,7 +285,7 @@ fn a_plan_says_why_data_is_not_the_image() {
         };
         let plan = LaunchPlan::new(&image, BUSYBOX.as_bytes(), &options).unwrap();
         plan.verify(&image).unwrap();
-        let said = plan.explain().to_string();
+        let said = plan.explain(Start::Alone).to_string();
         assert!(said.contains(&format!("  {name}\n")), "{said}");
         assert!(
             said.contains(&format!("{name}: {}", why.explain())),

@@ -28,7 +28,7 @@ use xip_run::cramfs::xip::XipPolicy;
 use xip_run::cramfs::{Image, ImageFile, Inode};
 use xip_run::elf::{Class, Machine};
 use xip_run::error::Kind;
-use xip_run::plan::{LaunchPlan, PlanOptions, Source};
+use xip_run::plan::{LaunchPlan, PlanOptions, Source, Start};
 use xip_run::units;
 use xip_run::units::{Endian, PageRange, PageSize};
 
@@ -79,7 +79,7 @@ fn prove(image: &Image, plan: &LaunchPlan, sound: bool) {
     }
     let totals = plan.totals();
     assert!(totals.upfront_ram_bytes <= totals.worst_ram_bytes + totals.copy_on_write_bytes);
-    let explanation = plan.explain();
+    let explanation = plan.explain(Start::Alone);
     assert!(!explanation.to_string().is_empty());
     serde_json::to_string(&explanation).unwrap();
     for object in plan.objects() {

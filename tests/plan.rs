@@ -8,7 +8,7 @@ use std::process::Command;
 use xip_run::cramfs::Image;
 use xip_run::elf::{ElfFile, ElfKind, Machine};
 use xip_run::error::Kind;
-use xip_run::plan::{LaunchPlan, PlanOptions, Source};
+use xip_run::plan::{LaunchPlan, PlanOptions, Source, Start};
 use xip_run::units::PageSize;
 
 /// Reports why a test cannot run; in CI that is a failure.
@@ -65,7 +65,7 @@ fn static_busybox_from_a_compressed_image() {
     assert_eq!(totals.in_place_bytes + totals.copy_on_write_bytes, 0);
     assert_eq!(totals.upfront_ram_bytes, copied);
     assert!(copied > 1 << 20);
-    let text = plan.explain().to_string();
+    let text = plan.explain(Start::Alone).to_string();
     println!("{text}");
     assert!(text.contains("compressed: compressed in the image"));
 }
@@ -89,7 +89,7 @@ fn a_dynamic_program_and_its_interpreter() {
     };
     let plan = LaunchPlan::new(&image, b"/program", &options()).unwrap();
     plan.verify(&image).unwrap();
-    println!("{}", plan.explain());
+    println!("{}", plan.explain(Start::Alone));
     let planned = plan.interp.as_ref().unwrap();
     assert_eq!(planned.path, interp.as_bytes());
     assert_eq!(planned.kind, ElfKind::Relocatable);

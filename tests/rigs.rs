@@ -11,6 +11,8 @@ mod launch;
 mod machine;
 #[path = "rigs/newc.rs"]
 mod newc;
+#[path = "rigs/possible.rs"]
+mod possible;
 #[path = "common/release.rs"]
 mod release;
 #[path = "rigs/rig.rs"]
@@ -19,9 +21,8 @@ mod rig;
 mod system;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use launch::skip;
+use possible::{cache, possible};
 use rig::Rig;
 
 /// A test for each.
@@ -81,38 +82,13 @@ fn a_machines_faults_are_seen() {
     }
 }
 
-/// Where tests/rigs/fetch puts what it fetches.
-fn cache() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("rigs")
-}
-
-/// Can it run here? If not, says why.
-fn possible(rig: &Rig) -> bool {
-    let kernel = format!("{}-{}", rig.arch.debian, rig.kernel_suite);
-    let kernel = cache().join("kernels").join(kernel).join("vmlinuz");
-    let userland = cache().join("userland").join(rig.arch.debian);
-    if !kernel.is_file() || !userland.is_dir() {
-        skip("there is no kernel or userland of Debian's: tests/setup --rigs");
-        return false;
-    }
-    let mut tools = vec![rig.arch.qemu];
-    if rig.has_ext4() {
-        tools.push("mkfs.ext4");
-    }
-    if !rig.nodes.is_empty() {
-        tools.push("fdtput");
-    }
-    tools.iter().all(|tool| common::have_tool(tool))
-}
-
 #[track_caller]
 fn boots(name: &str) {
     let rig = Rig::read(name);
     if !possible(&rig) {
         return;
     }
-    let Some(programs) = release::programs(rig.arch.target, rig.arch.linker, rig.arch.rustflags)
-    else {
+    let Some(programs) = release::programs(rig.arch.target) else {
         return;
     };
     let dir = tempfile::Builder::new()

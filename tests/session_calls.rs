@@ -19,10 +19,12 @@ mod launch;
 mod mounted;
 #[path = "common/session_limits.rs"]
 mod session_limits;
+#[path = "common/session_lines.rs"]
+mod session_lines;
 #[path = "common/stored.rs"]
 mod stored;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -31,7 +33,7 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 use launch::{compile_with, copy_program, have, have_cc, interpreter, run, text};
-use session_limits::LIMITS;
+use session_lines::{differences, limits_of};
 use xip_run::cramfs::Image;
 use xip_run::index::FileIndex;
 use xip_run::units::PageSize;
@@ -155,76 +157,6 @@ fn library_path(name: &str) -> PathBuf {
     let path = path.canonicalize().unwrap();
     let system = Path::new("/lib/x86_64-linux-gnu").join(name);
     if system.exists() { system } else { path }
-}
-
-/// The text with SIGSYS taken out of every signal set (16 hexadecimal digits): a session never lets it be blocked, for a
-/// trap would kill the process then, and does not pretend that it is.
-fn without_sigsys(text: &str) -> String {
-    let of_word = |word: &str| match u64::from_str_radix(word, 16) {
-        Ok(set) if word.len() == 16 => format!("{:016x}", set & !(1 << 30)),
-        _ => word.to_owned(),
-    };
-    let is_between = |char: char| !char.is_ascii_hexdigit();
-    let words = text.split_inclusive(is_between);
-    words
-        .map(|word| match word.strip_suffix(is_between) {
-            Some(digits) => of_word(digits) + &word[digits.len()..],
-            None => of_word(word),
-        })
-        .collect()
-}
-
-/// A scenario that a limit names: the name, or a part of it, as the limit has it.
-type Named = &'static str;
-
-/// What differs between the two outputs, a line for each, and what does by the limits that are known.
-fn differences(probe: &str, native: &str, session: &str) -> (Vec<String>, Vec<Named>) {
-    let lines = |text: &str| -> BTreeMap<String, String> {
-        text.lines()
-            .map(|line| {
-                let (scenario, seen) = line.split_once(": ").unwrap_or((line, ""));
-                (scenario.to_owned(), without_sigsys(seen))
-            })
-            .collect()
-    };
-    let (native, session) = (lines(native), lines(session));
-    let scenarios: BTreeSet<&String> = native.keys().chain(session.keys()).collect();
-    let (mut wrong, mut limited) = (Vec::new(), Vec::new());
-    for scenario in scenarios {
-        let of = |lines: &BTreeMap<String, String>| {
-            lines
-                .get(scenario)
-                .map_or("nothing", String::as_str)
-                .to_owned()
-        };
-        let (native, session) = (of(&native), of(&session));
-        if native == session {
-            continue;
-        }
-        let limit = limits_of(probe).find(|(named, instead, _)| match instead {
-            Some(instead) => scenario == named && session == *instead,
-            None => scenario.contains(named),
-        });
-        match limit {
-            Some((named, _, why)) => {
-                println!("limit: {probe}: {scenario}: {why}");
-                limited.push(named);
-            }
-            None => wrong.push(format!(
-                "{scenario}\n      native     {native}\n      in session {session}"
-            )),
-        }
-    }
-    (wrong, limited)
-}
-
-/// Each scenario that a limit of a probe names, what is seen instead, and why.
-fn limits_of(probe: &str) -> impl Iterator<Item = (Named, Option<&'static str>, &'static str)> {
-    let limits = LIMITS.iter().filter(move |limit| limit.probe == probe);
-    limits.flat_map(|limit| {
-        let scenarios = limit.scenarios.iter();
-        scenarios.map(|(named, instead)| (*named, *instead, limit.why))
-    })
 }
 
 /// A probe in every layout that there is a compiler for.

@@ -10,8 +10,8 @@ use crate::arch::{self, Context, nr};
 use crate::direct::{self, Request};
 use crate::error::fail_launcher;
 use crate::sys::{self, Errno, Fd, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
-use crate::waits::{self, wait};
-use crate::{exec, session_record, virtual_action, wire};
+use crate::waits::{Mask, wait};
+use crate::{exec, kill, session_record, virtual_action, wire};
 
 pub const SIGSYS: usize = 31;
 pub const SA_SIGINFO: usize = 4;
@@ -19,6 +19,8 @@ pub const SA_ONSTACK: usize = 0x0800_0000;
 pub const SA_NODEFER: usize = 0x4000_0000;
 const SIG_UNBLOCK: usize = 1;
 const SIG_SETMASK: usize = 2;
+/// io_uring_enter(2): the mask is in a structure.
+const IORING_ENTER_EXT_ARG: usize = 1 << 3;
 /// `si_code` of a trap by a filter.
 pub const SYS_SECCOMP: i32 = 1;
 
@@ -39,7 +41,7 @@ pub fn install() {
     let _ = sys::sigprocmask(SIG_UNBLOCK, 0, at, SIGSET_BYTES);
     let set = SigSet::of(SIGSYS);
     virtual_action::begin(mask.has(SIGSYS))
-        .unwrap_or_else(|errno| fail_launcher("mmap or rt_sigaction for the handler", Some(errno)));
+        .unwrap_or_else(|errno| fail_launcher("rt_sigaction for the handler", Some(errno)));
     let _ = sys::sigprocmask(SIG_UNBLOCK, &raw const set as usize, 0, SIGSET_BYTES);
 }
 
@@ -105,20 +107,33 @@ extern "C" fn on_sigsys(signal: usize, info: &mut SigInfo, context: &mut Context
             Err(exec::exec(args[0], args[1], args[2], args[3], args[4]))
         }
         nr::RT_SIGACTION => sigaction(args),
+        nr::RT_SIGPROCMASK if context.returns_from_outside() => return,
         nr::RT_SIGPROCMASK => sigprocmask(args, context),
-        nr::RT_SIGSUSPEND => return wait(info, context, 0),
-        nr::PPOLL | nr::PPOLL_TIME64 => return wait(info, context, 3),
-        nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => return wait(info, context, 4),
+        nr::RT_SIGSUSPEND => return wait(info, context, Mask::At(0)),
+        nr::PPOLL | nr::PPOLL_TIME64 => return wait(info, context, Mask::At(3)),
+        nr::EPOLL_PWAIT | nr::EPOLL_PWAIT2 => return wait(info, context, Mask::At(4)),
         nr::PSELECT6 | nr::PSELECT6_TIME64 | nr::IO_PGETEVENTS => {
-            return wait(info, context, waits::SET_AND_SIZE);
+            return wait(info, context, Mask::InPair);
         }
+        nr::IO_URING_ENTER if args[3] & IORING_ENTER_EXT_ARG == 0 => {
+            return wait(info, context, Mask::At(4));
+        }
+        nr::IO_URING_ENTER => return wait(info, context, Mask::InExtended),
         nr::CLOSE_RANGE => close_range(args),
+        nr::KILL => kill::kill(args),
         _ => Err(Errno::ENOSYS),
     };
-    context.set_answer(match answer {
-        Ok(value) => value,
-        Err(errno) => (-(errno.0 as isize)).cast_unsigned(),
-    });
+    context.set_result(answer);
+}
+
+impl Context {
+    /// What the call shall seem to have answered.
+    pub fn set_result(&mut self, answer: Result<usize, Errno>) {
+        self.set_answer(match answer {
+            Ok(value) => value,
+            Err(errno) => (-(errno.0 as isize)).cast_unsigned(),
+        });
+    }
 }
 
 /// Blocks no more than the interrupted code does.
@@ -244,12 +259,12 @@ fn close_range(args: &[usize; 6]) -> Result<usize, Errno> {
     if last < first || last < kept_first || first > kept_last {
         return close(first, last);
     }
-    // The parts on both sides of the session's.
+    // The parts on both sides of the session's; behind the last number there is nothing, but the kernel looks at the flags.
     if first < kept_first {
         close(first, kept_first - 1)?;
     }
-    if last > kept_last {
-        close(kept_last + 1, last)?;
+    match last > kept_last {
+        true => close(kept_last + 1, last),
+        false => close(u32::MAX as usize, u32::MAX as usize),
     }
-    Ok(0)
 }

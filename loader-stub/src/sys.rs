@@ -487,6 +487,17 @@ pub fn wants_fixed_addresses() -> bool {
         .is_ok_and(|flags| flags & ADDR_NO_RANDOMIZE != 0)
 }
 
+/// getrlimit(2) of `RLIMIT_STACK`, the soft one, in bytes.
+pub fn stack_limit() -> u64 {
+    const RLIMIT_STACK: usize = 3;
+    let mut limit = [u64::MAX; 2];
+    let _ = call(
+        nr::PRLIMIT64,
+        [0, RLIMIT_STACK, 0, &raw mut limit as usize, 0, 0],
+    );
+    limit[0]
+}
+
 /// prctl(2) `PR_SET_NAME`.
 pub fn set_name(comm: &[u8; 16]) {
     let _ = call(nr::PRCTL, [PR_SET_NAME, comm.as_ptr() as usize, 0, 0, 0, 0]);

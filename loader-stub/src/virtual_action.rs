@@ -3,15 +3,15 @@
 //!
 //! The kernel keeps a number for the program (`arch::action_with`), which is the process's as the action itself is: a
 //! thread shares it, a forked or vforked child has its own. Number n is the n-th action of a table that only grows, in a
-//! page below the stub. It is mapped before the program begins, which could have something else there later, but no
-//! memory is spent on it until the program first asks for an action: most never do. Number 0 is the default.
+//! page below the stub, which the kernel maps with it. No memory is spent on it until the program first asks for an action:
+//! most never do. Number 0 is the default.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{self, Context, stub_base};
 use crate::sigsys::{SA_NODEFER, SA_ONSTACK, SA_SIGINFO, SIGSYS, SYS_SECCOMP, SigInfo, set_action};
 use crate::sys::{self, Errno, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
-use crate::{session_record, wire};
+use crate::wire;
 
 const SIGKILL_AND_SIGSTOP: u32 = 1 << 8 | 1 << 18;
 const SIG_DFL: usize = 0;
@@ -34,7 +34,7 @@ struct Entry {
     action: SigAction,
 }
 
-const _: () = assert!(ENTRIES * size_of::<Entry>() <= 4096);
+const _: () = assert!(ENTRIES * size_of::<Entry>() <= wire::ACTIONS as usize);
 
 fn table() -> *mut Entry {
     (stub_base() - wire::PART as usize) as *mut Entry
@@ -124,16 +124,8 @@ pub fn hand_down(kept: usize) {
     }
 }
 
-/// Maps the table; the handler's first action, and the program's: `ignored` or the default.
+/// The handler's first action, and the program's: `ignored` or the default.
 pub fn begin(ignored: bool) -> Result<(), Errno> {
-    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_FIXED_NOREPLACE;
-    let (at, len) = (table() as usize, session_record().page as usize);
-    // SAFETY: nothing is replaced.
-    let mapped = unsafe { sys::mmap(at, len, 3, flags, None, 0)? };
-    if mapped != at {
-        // Kernels before Linux 4.17 map another.
-        return Err(Errno::EEXIST);
-    }
     let own = SigAction {
         handler: if ignored { SIG_IGN } else { SIG_DFL },
         ..SigAction::default()

@@ -1,92 +1,148 @@
 //! The calls that wait with a signal mask of their own: never with SIGSYS in it.
 //!
-//! On entry: one of them is trapped. On exit: it has failed, or sigreturn goes to where it is made, outside of the handler.
+//! On entry: one of them is trapped. On exit: sigreturn goes to where it is made, outside of the handler.
 //! For the program's handlers that run meanwhile are on the stack that the call was made on, and not, below this
 //! handler's frame, on an alternate one that they did not ask for. What the call needs then is below that stack's
-//! pointer, and gone once it returns.
+//! pointer, and gone once it returns. A pointer that leads nowhere is passed on: the kernel says what is wrong, in its order.
 
 use core::mem::offset_of;
 
-use crate::arch::{Context, WayBack};
+use crate::arch::{Context, RED_ZONE_BYTES, WayBack};
 use crate::sigsys::{SigInfo, check_set, read_set_without, unblock_as};
-use crate::sys::{self, Errno, SIG_BLOCK, SIGSET_BYTES, SigSet};
+use crate::sys::{self, SIG_BLOCK, SIGSET_BYTES, SigSet};
 
-/// The argument which is a set in a structure with its length, of pselect6 and io_pgetevents. Otherwise the argument behind
-/// the set is its length.
-pub const SET_AND_SIZE: usize = 5;
+/// Where a call has its mask.
+#[derive(Clone, Copy)]
+pub enum Mask {
+    /// This argument; the next one is its length.
+    At(usize),
+    /// In a [`Pair`] that argument 5 points to: pselect6, io_pgetevents.
+    InPair,
+    /// In an [`Extended`] that argument 4 points to, if argument 5 is its length: io_uring_enter.
+    InExtended,
+}
+
+/// A set and its length in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Pair {
+    set: usize,
+    size: usize,
+}
+
+/// `struct io_uring_getevents_arg`
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Extended {
+    set: u64,
+    size: u32,
+    min_wait_us: u32,
+    timeout: u64,
+}
 
 /// What is in place while a call waits.
 #[repr(C)]
 struct Waiting {
     way_back: WayBack,
     set: SigSet,
-    set_and_size: [usize; 2],
+    pair: Pair,
+    extended: Extended,
 }
 
 const _: () = assert!(size_of::<Waiting>() <= size_of::<SigInfo>());
 const _: () = assert!(offset_of!(Waiting, way_back) == 0);
 
-/// The trapped call, whose mask is argument `mask`.
+/// The trapped call.
 #[inline(never)]
-pub fn wait(info: &mut SigInfo, context: &mut Context, mask: usize) {
-    if let Err(errno) = try_wait(info, context, mask) {
-        context.set_answer((-(errno.0 as isize)).cast_unsigned());
-    }
-}
-
-fn try_wait(info: &mut SigInfo, context: &mut Context, mask: usize) -> Result<(), Errno> {
+pub fn wait(info: &mut SigInfo, context: &mut Context, mask: Mask) {
     let mut args = context.args();
     // Sigreturn does not read the information: it is free.
     let spare = &raw mut *info as usize;
-    let room = context.room_outside(size_of::<Waiting>(), spare);
-    let room = room.filter(is_writable);
-    let at = room.unwrap_or(spare);
+    let outside = room_outside(context, spare);
+    let is_outside = is_writable(outside);
+    let at = if is_outside { outside } else { spare };
     let mut waiting = Waiting {
         way_back: context.way_back(),
         set: SigSet::default(),
-        set_and_size: [0; 2],
+        pair: Pair::default(),
+        extended: Extended::default(),
     };
-    let [mut set, size] = match mask {
-        SET_AND_SIZE => read_set_and_size(args[mask])?,
-        _ => [args[mask], args[mask + 1]],
+    let (arg, in_place) = match mask {
+        Mask::At(arg) => {
+            waiting.pair = Pair {
+                set: args[arg],
+                size: args[arg + 1],
+            };
+            (arg, offset_of!(Waiting, set))
+        }
+        Mask::InPair => {
+            read(args[5], &mut waiting.pair);
+            (5, offset_of!(Waiting, pair))
+        }
+        Mask::InExtended => {
+            if args[5] == size_of::<Extended>() {
+                read(args[4], &mut waiting.extended);
+            }
+            let Extended { set, size, .. } = waiting.extended;
+            waiting.pair = Pair {
+                set: set as usize,
+                size: size as usize,
+            };
+            (4, offset_of!(Waiting, extended))
+        }
     };
-    if size == SIGSET_BYTES && read_set_without(set, &mut waiting.set)? {
-        set = at + offset_of!(Waiting, set);
+    let set = waiting.pair.set;
+    if waiting.pair.size == SIGSET_BYTES
+        && matches!(read_set_without(set, &mut waiting.set), Ok(true))
+    {
+        waiting.pair.set = at + offset_of!(Waiting, set);
+        waiting.extended.set = waiting.pair.set as u64;
+        args[arg] = at + in_place;
     }
-    args[mask] = match mask {
-        SET_AND_SIZE => at + offset_of!(Waiting, set_and_size),
-        _ => set,
-    };
-    waiting.set_and_size = [set, size];
     // SAFETY: it is the kernel's information, which is not used any more, or below the program's red zone, where the kernel
     // has just written.
     unsafe { (at as *mut Waiting).write(waiting) };
-    if room.is_some() {
-        context.call_outside(mask, args[mask], at);
-        return Ok(());
+    if is_outside {
+        return context.call_outside(arg, args[arg], at);
     }
     // On a stack that cannot be written to no handler can run.
     unblock_as(context);
     // SAFETY: (1) the program asks for it.
-    let answer = unsafe { sys::raw(context.number(), args) }?;
-    context.set_answer(answer);
-    Ok(())
+    let answer = unsafe { sys::raw(context.number(), args) };
+    context.set_result(answer);
 }
 
-/// pselect6's last argument; without one there is no set.
-fn read_set_and_size(at: usize) -> Result<[usize; 2], Errno> {
-    if at == 0 {
-        return Ok([0; 2]);
+/// Copies a structure of the program's, if it can be read: its ends are in one page or in two, and each is as long as a set.
+fn read<T: Copy>(from: usize, to: &mut T) {
+    if [0, size_of::<T>() - SIGSET_BYTES]
+        .iter()
+        .all(|&end| check_set(from.wrapping_add(end)).is_ok())
+    {
+        // SAFETY: the kernel has just read it, and it is made of integers.
+        *to = unsafe { (from as *const T).read_unaligned() };
     }
-    // Each is at most as long as a set.
-    check_set(at)?;
-    check_set(at.wrapping_add(size_of::<usize>()))?;
-    // SAFETY: the kernel has just read both.
-    Ok(unsafe { (at as *const [usize; 2]).read_unaligned() })
+}
+
+/// Where there is room for a `Waiting` once the handler is left: below the red zone of the stack that the trapped call was
+/// made on. Should this handler's own frame be there, because it runs on that stack, `spare`, which lies in that frame.
+fn room_outside(context: &Context, spare: usize) -> usize {
+    let (start, size) = context.alternate_stack();
+    // include/linux/sched/signal.h __on_sig_stack()
+    let is_alternate = |sp: usize| sp.wrapping_sub(start).wrapping_sub(1) < size;
+    let apart = is_alternate(&raw const *context as usize) && !is_alternate(context.sp());
+    match apart {
+        true => {
+            context
+                .sp()
+                .wrapping_sub(RED_ZONE_BYTES + size_of::<Waiting>())
+                & !15
+        }
+        false => spare,
+    }
 }
 
 /// Can all of a `Waiting` be written there? Its ends are in one page or in two.
-fn is_writable(&at: &usize) -> bool {
+fn is_writable(at: usize) -> bool {
     let last = at.wrapping_add(size_of::<Waiting>() - SIGSET_BYTES);
     [at, last]
         .iter()

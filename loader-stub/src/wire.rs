@@ -184,11 +184,14 @@ const _: () = assert!(size_of::<Record>().is_multiple_of(8));
 /// Where the stub's code starts, from the base and in the memfd, in bytes; the ELF header lies before it.
 pub const CODE: u64 = 0x200;
 /// [`Session::magic`] and [`Start::magic`]; the last digit is the format's version.
-pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7332;
+pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7333;
+
+/// Length of the memory for the actions of SIGSYS that a program has had, bytes. It is [`PART`] below the base.
+pub const ACTIONS: u64 = 4096;
 
 /// What every program of a session shares: the stub with this record at [`RECORD`] is the *resident* memfd, mapped as one
 /// read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
-/// at the same place: the resident one is mapped over it, because the kernel changes `/proc/self/exe` only when no page of
+/// at the same place, and claims the addresses of it all: the resident one is mapped over it, because the kernel changes `/proc/self/exe` only when no page of
 /// the executed file is mapped any more (`replace_mm_exe_file()`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -223,6 +226,10 @@ pub struct Session {
     pub randomize: u64,
     /// The kernel's page size, bytes.
     pub page: u64,
+    /// The process that serves the view, if it is to outlive everything: kill.rs. Else 0.
+    pub server: u64,
+    /// The highest process number that there can be.
+    pub pid_max: u64,
     /// Instructions of the seccomp filter (`struct sock_filter`, 8 bytes each), which follow this.
     pub filter: u64,
     /// Number of [`File`]s, which follow it, sorted by `ino` and `size`.

@@ -7,7 +7,14 @@
 static struct mapped file;
 static void first(int number) { (void)number; }
 static void second(int number) { (void)number; }
-__asm__(".text\nown_restorer: mov $15, %eax\nsyscall\n"); // rt_sigreturn
+// rt_sigreturn
+#if defined __aarch64__
+__asm__(".text\nown_restorer: mov x8, #139\nsvc #0\n");
+#elif defined __arm__
+__asm__(".text\n.arm\n.type own_restorer, %function\nown_restorer: mov r7, #173\nsvc #0\n");
+#else
+__asm__(".text\nown_restorer: mov $15, %eax\nsyscall\n");
+#endif
 void own_restorer(void);
 
 static const char *handler_name(void *handler) {
@@ -18,7 +25,7 @@ static const char *shown(const struct action *action) {
     static char texts[4][128], *text;
     static int next;
     text = texts[next++ % 4];
-    snprintf(text, sizeof texts[0], "%s %lx %s %016lx", handler_name(action->handler), action->flags,
+    snprintf(text, sizeof texts[0], "%s %lx %s %016" PRIx64, handler_name(action->handler), action->flags,
              action->restorer == own_restorer ? "own" : action->restorer ? "other" : "none", action->mask);
     return text;
 }
@@ -67,7 +74,7 @@ static void pointers(const char *scenario) {
     } places[] = {{"null", NULL},
                   {"1", (void *)1},
                   {"kernel", (void *)-4096l},
-                  {"not canonical", (void *)(1ul << 60)},
+                  {"not canonical", (void *)(1ul << (sizeof(long) * 8 - 4))},
                   {"no access", page + PAGE},
                   {"over the edge", page + PAGE - 16},
                   {"to the edge", page + PAGE - sizeof(struct action)},
@@ -143,7 +150,7 @@ static void flags(const char *scenario) {
             masks[0] = masks[1] = masks[2] = 0;
             raise(numbers[number]);
             snprintf(name, sizeof name, "%s %s, signal %d", scenario, cases[i].name, numbers[number]);
-            line(name, "%d runs, %d deep, masks %016lx %016lx %016lx, %s, then %016lx", runs, deepest, masks[0], masks[1],
+            line(name, "%d runs, %d deep, masks %016" PRIx64 " %016" PRIx64 " %016" PRIx64 ", %s, then %016" PRIx64, runs, deepest, masks[0], masks[1],
                  masks[2], maps_seen, mask_now());
         }
 }
@@ -207,7 +214,7 @@ static void discarded(const char *scenario) {
         RAW(SYS_rt_sigpending, &pending[1], 8);
         mask_set(0);
         snprintf(name, sizeof name, "%s, signal %d", scenario, numbers[i]);
-        line(name, "pending %016lx, then %016lx", pending[0], pending[1]);
+        line(name, "pending %016" PRIx64 ", then %016" PRIx64, pending[0], pending[1]);
     }
 }
 

@@ -8,7 +8,9 @@
 //     stat open read readdir mmap PATH  of a file; open closes, read is of 4 KiB, readdir reads all of it, mmap unmaps (at
 //                                       most 64 KiB)
 //     stat-as-user PATH                 as user 65534
-//     spawn PROGRAM [ARG]...            posix_spawn(3) and waitpid(2)
+//     trap                              a system call that a filter of its own traps, and a handler that does nothing
+//     spawn PROGRAM [ARG]...            vfork(2), execve(2) and waitpid(2)
+//     posix-spawn PROGRAM [ARG]...      posix_spawn(3) and waitpid(2)
 //     instances PROGRAM [ARG]...        starts COUNT of them, each of which writes a byte when it is ready; prints their
 //                                       process numbers; ends them when it has read a newline
 //     sleep                             writes that byte and sleeps
@@ -16,19 +18,23 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MAP_MAX = 64 * 1024, BATCHES = 5 };
+enum { MAP_MAX = 64 * 1024, BATCHES = 5, NO_SYSTEM_CALL = 1000 };
 
 extern char **environ;
 
@@ -110,6 +116,24 @@ static void do_mmap(void) {
         fail("mmap");
 }
 
+static void do_trap(void) {
+    syscall(NO_SYSTEM_CALL);
+}
+
+static void prepare_trap(void) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NO_SYSTEM_CALL, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+    struct sigaction action = {.sa_handler = handler};
+    if (sigaction(SIGSYS, &action, NULL) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        fail("a filter");
+}
+
 static pid_t start(posix_spawn_file_actions_t *actions) {
     pid_t pid;
     errno = posix_spawn(&pid, words[0], actions, NULL, words, environ);
@@ -118,13 +142,25 @@ static pid_t start(posix_spawn_file_actions_t *actions) {
     return pid;
 }
 
-static void do_spawn(void) {
+static void wait_for(pid_t pid) {
     int status;
-    pid_t pid = start(NULL);
     if (waitpid(pid, &status, 0) != pid || status) {
         fprintf(stderr, "%s: wait status %#x\n", words[0], status);
         exit(1);
     }
+}
+
+static void do_posix_spawn(void) {
+    wait_for(start(NULL));
+}
+
+static void do_spawn(void) {
+    pid_t pid = vfork();
+    if (pid == 0) {
+        execve(words[0], words, environ);
+        _exit(127);
+    }
+    wait_for(pid);
 }
 
 static void instances(long count) {
@@ -167,7 +203,9 @@ static const struct row {
     {"read", do_read, prepare_file},
     {"readdir", do_readdir, NULL},
     {"mmap", do_mmap, prepare_file},
+    {"trap", do_trap, prepare_trap},
     {"spawn", do_spawn, NULL},
+    {"posix-spawn", do_posix_spawn, NULL},
 };
 
 static double now_ns(void) {

@@ -232,7 +232,7 @@ static void asked(const char *scenario) {
         struct pollfd poll = {number, 0, 0};
         add_word(&by_flags, err(RAW(SYS_fcntl, number, F_GETFD)));
         add_word(&by_stat, err(RAW(SYS_fstat, number, &stat)));
-        RAW(SYS_poll, &poll, 1, 0);
+        raw_poll(&poll, 1, 0);
         add_word(&by_poll, poll.revents & POLLNVAL ? "not" : "open");
     }
     char what[9100];
@@ -305,9 +305,19 @@ static void errors(const char *scenario) {
                              {SYS_close, ~0u, 0, 0},      {SYS_fcntl, 99, F_SETFD, 1}, {SYS_fcntl, -1, F_SETFD, 1},
                              {SYS_fcntl, fd, F_SETFD, 99}, {SYS_fcntl, fd, F_GETFD, 0}, {SYS_fcntl, fd, 9999, 0},
                              {SYS_dup2, -1, -1, 0},       {SYS_dup, 99, 0, 0},
+                             // Of the session's.
+                             {SYS_dup3, SESSION_FD_MAX, SESSION_FD_MAX, 0},
+                             {SYS_dup3, 0, SESSION_FD_MAX, 1},
+                             {SYS_dup3, 99, SESSION_FD_MAX, O_CLOEXEC},
+                             {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX, 1},
+                             {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX, 1 << 9},
+                             {SYS_close_range, SESSION_FD_MAX, SESSION_FD_MAX - 1, 0},
+#if __SIZEOF_LONG__ == 8
                              // The upper halves are nobody's.
                              {SYS_dup2, 0x7700000000 | fd, 0x7700000000 | 60, 0}, {SYS_close, 0x7700000000 | 60, 0, 0},
-                             {SYS_fcntl, 0x7700000000 | fd, 0x7700000000 | F_SETFD, 0}};
+                             {SYS_fcntl, 0x7700000000 | fd, 0x7700000000 | F_SETFD, 0},
+#endif
+    };
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         long result = RAW(calls[i][0], calls[i][1], calls[i][2], calls[i][3]);
         char word[32];

@@ -204,7 +204,7 @@ static void lazy_fault(int number, siginfo_t *info, void *context) {
     size_t page = ((char *)info->si_addr - lazy_room) / PAGE;
     char *at = lazy_room + page * PAGE;
     if (page >= (size_t)lazy_pages ||
-        RAW(SYS_mmap, at, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, lazy_fd, page * PAGE) != (long)at)
+        RAW(SYS_mmap, at, PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED, lazy_fd, MAP_OFFSET(page * PAGE)) != (long)at)
         _exit(77);
 }
 
@@ -226,7 +226,7 @@ static void one_file(const char *path) {
     size_t size = size_of(fd), pages = pages_of(size) + 2;
     if (pages > MOST)
         broken("a file is too long");
-    say("read", "%zu bytes %016lx", size, contents(fd));
+    say("read", "%zu bytes %016" PRIx64, size, contents(fd));
     int read_write = PROT_READ | PROT_WRITE;
     mapped_as("private", fd, pages, PROT_READ, MAP_PRIVATE);
     mapped_as("shared", fd, pages, PROT_READ, MAP_SHARED);

@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -44,9 +45,43 @@ static inline int of_session(long fd) { return fd >= SESSION_FD_MIN && fd <= SES
 
 #define PAGE 4096L
 #define UNUSED __attribute__((unused))
+// How much slower an emulated machine is: so many times fewer rounds, and longer between signals.
+#ifndef SLOWER
+#define SLOWER 1
+#endif
+#define ROUNDS(count) ((count) / SLOWER)
 
 // ---- system calls as the kernel has them: no libc in the way, no errno
 
+// Not inlined: a child of vfork(2) shares the stack of its caller.
+#if defined __aarch64__
+static UNUSED __attribute__((noinline)) long raw(long number, long a, long b, long c, long d, long e, long f) {
+    register long x8 __asm__("x8") = number;
+    register long x0 __asm__("x0") = a;
+    register long x1 __asm__("x1") = b;
+    register long x2 __asm__("x2") = c;
+    register long x3 __asm__("x3") = d;
+    register long x4 __asm__("x4") = e;
+    register long x5 __asm__("x5") = f;
+    __asm__ volatile("svc #0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+    return x0;
+}
+#elif defined __arm__
+static UNUSED __attribute__((noinline)) long raw(long number, long a, long b, long c, long d, long e, long f) {
+    register long r0 __asm__("r0") = a;
+    register long r1 __asm__("r1") = b;
+    register long r2 __asm__("r2") = c;
+    register long r3 __asm__("r3") = d;
+    register long r4 __asm__("r4") = e;
+    register long r5 __asm__("r5") = f;
+    // r7 is the frame pointer of Thumb code.
+    __asm__ volatile("mov ip, r7; mov r7, %[number]; svc #0; mov r7, ip"
+                     : "+r"(r0)
+                     : [number] "r"(number), "r"(r1), "r"(r2), "r"(r3), "r"(r4), "r"(r5)
+                     : "ip", "memory");
+    return r0;
+}
+#else
 static inline long raw(long number, long a, long b, long c, long d, long e, long f) {
     register long r10 __asm__("r10") = d;
     register long r8 __asm__("r8") = e;
@@ -58,9 +93,42 @@ static inline long raw(long number, long a, long b, long c, long d, long e, long
                      : "rcx", "r11", "memory");
     return result;
 }
+#endif
+// What a mapping begins at is counted in pages where calls have 32 bits an argument.
+#ifdef __arm__
+#define SYS_mmap SYS_mmap2
+#define MAP_OFFSET(at) ((at) / PAGE)
+#else
+#define MAP_OFFSET(at) (at)
+#endif
+// What newer architectures have not.
+#ifndef SYS_dup2
+#define SYS_dup2 SYS_dup3
+#endif
 #define RAW_(number, a, b, c, d, e, f, ...) \
     raw(number, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 #define RAW(...) RAW_(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+
+static UNUSED long raw_poll(struct pollfd *poll, long count, long milliseconds) {
+#ifdef SYS_poll
+    return RAW(SYS_poll, poll, count, milliseconds);
+#else
+    struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    return RAW(SYS_ppoll, poll, count, &time, NULL, 8);
+#endif
+}
+
+// Of what a signal handler is given: where a call's answer is, and the instruction that is next.
+#if defined __aarch64__
+#define ANSWER_OF(context) ((context)->uc_mcontext.regs[0])
+#define NEXT_OF(context) ((context)->uc_mcontext.pc)
+#elif defined __arm__
+#define ANSWER_OF(context) ((context)->uc_mcontext.arm_r0)
+#define NEXT_OF(context) ((context)->uc_mcontext.arm_pc)
+#else
+#define ANSWER_OF(context) ((context)->uc_mcontext.gregs[REG_RAX])
+#define NEXT_OF(context) ((context)->uc_mcontext.gregs[REG_RIP])
+#endif
 
 static inline int failed(long result) { return result < 0 && result > -4096; }
 
@@ -74,7 +142,7 @@ static UNUSED const char *err(long result) {
         NAME(EPERM),  NAME(ENOENT), NAME(ESRCH),  NAME(EINTR),  NAME(EIO),     NAME(ENXIO),   NAME(E2BIG),
         NAME(EBADF),  NAME(ECHILD), NAME(EAGAIN), NAME(ENOMEM), NAME(EACCES),  NAME(EFAULT),  NAME(EBUSY),
         NAME(EEXIST), NAME(ENODEV), NAME(EINVAL), NAME(EMFILE), NAME(ETXTBSY), NAME(ENOSYS),  NAME(EOPNOTSUPP),
-        NAME(EROFS),  NAME(EDOM),   NAME(ENOTDIR), NAME(EISDIR), NAME(ENOEXEC), NAME(EOVERFLOW),
+        NAME(EROFS),  NAME(EDOM),   NAME(ENOTDIR), NAME(EISDIR), NAME(ENOEXEC), NAME(EOVERFLOW), NAME(ETIME),
 #undef NAME
     };
     static char unnamed[32];
@@ -313,8 +381,8 @@ static inline __attribute__((always_inline)) const char *maps(const struct mappe
 
 // ---- signal masks as the kernel has them
 
-#define BIT(number) (1ul << ((number) - 1))
-#define ALL_SIGNALS (~0ul)
+#define BIT(number) (UINT64_C(1) << ((number) - 1))
+#define ALL_SIGNALS (~UINT64_C(0))
 
 // THE place where a mask is compared by a probe itself: a session never blocks SIGSYS, and does not pretend that it does. What
 // is printed of masks the test compares in the same way.
@@ -335,7 +403,8 @@ struct action {
     void *handler;
     unsigned long flags;
     void *restorer;
-    uint64_t mask;
+    // Nowhere aligned to more than a word.
+    uint64_t mask __attribute__((packed, aligned(sizeof(long))));
 };
 static inline long action_call(int number, const struct action *set, struct action *old) {
     return RAW(SYS_rt_sigaction, number, set, old, 8);

@@ -1,6 +1,10 @@
 // The arguments of mmap(2): every sort of descriptor, length, offset, protection, flag and address, right and wrong, and
 // the errors in the kernel's order.
 #include "lines.h"
+#include <limits.h>
+#ifndef MAP_32BIT
+#define MAP_32BIT 0
+#endif
 #include <sys/eventfd.h>
 #include <sys/timerfd.h>
 
@@ -107,9 +111,21 @@ static const struct {
     {"fixed, out of reach", PROT_READ, MAP_PRIVATE | MAP_FIXED},
 };
 
+#if __SIZEOF_LONG__ == 8
+#define TOO_LONG (1ul << 47)
+#define OUT_OF_REACH 0x7ffffffff000
+#else
+#define TOO_LONG (3ul << 30)
+#define OUT_OF_REACH 0xfffff000
+#endif
 // Lengths that no address space has, and one that wraps when it is rounded up.
-static const size_t lengths[] = {PAGE, 1, 2 * PAGE + 7, 0, 1ul << 47, 1ul << 63, -PAGE, -1};
+static const size_t lengths[] = {PAGE, 1, 2 * PAGE + 7, 0, TOO_LONG, TOO_LONG | 1ul << (8 * sizeof(long) - 1), -PAGE, -1};
+#ifdef __arm__
+// In pages.
+static const long offsets[] = {0, 1, 1 << 18, LONG_MAX, LONG_MIN, -1};
+#else
 static const off_t offsets[] = {0, PAGE, 1 << 30, 1, PAGE - 1, 0x7ffffffffffff000, (off_t)0x8000000000000000, -PAGE};
+#endif
 
 static void arguments(void) {
     struct descriptor all[64];
@@ -129,7 +145,7 @@ static void arguments(void) {
                     if (strstr(ways[way].name, "unaligned"))
                         address += 16;
                     if (strstr(ways[way].name, "reach"))
-                        address = (char *)0x7ffffffff000;
+                        address = (char *)OUT_OF_REACH;
                     long result = RAW(SYS_mmap, address, lengths[len], ways[way].prot, ways[way].flags, all[fd].fd,
                                       offsets[off]);
                     const char *name = err(result);
@@ -153,6 +169,7 @@ static void arguments(void) {
 }
 
 // Where the kernel takes 32 bits of a register it does not look at the others.
+#if __SIZEOF_LONG__ == 8
 static void upper_halves(void) {
     struct mapped file = remember(FILE_OF_IMAGE);
     long junk = 0x5a5a5a5a00000000;
@@ -166,6 +183,7 @@ static void upper_halves(void) {
     line("anonymous in the upper half", "%s %s", err(with_all), same == file.hash ? "same" : "not the file");
     close(file.fd);
 }
+#endif
 
 // ---- addresses
 
@@ -195,7 +213,7 @@ static void addresses(void) {
     line("a hint above all", "%s", at == MAP_FAILED ? err(-errno) : seen(at, pages_of(len), fd, 0));
     munmap(at, len);
     at = mmap(NULL, len, PROT_READ, MAP_PRIVATE | MAP_32BIT, fd, 0);
-    line("below 2 GiB", "%s %s", (long)at + len <= 1l << 31 ? "there" : "elsewhere", seen(at, pages_of(len), fd, 0));
+    line("below 2 GiB", "%s %s", (unsigned long)at + len <= 1ul << 31 ? "there" : "elsewhere", seen(at, pages_of(len), fd, 0));
     munmap(at, len);
 
     at = mmap(low, len, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0);
@@ -233,7 +251,7 @@ static void failures_over_something(void) {
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         to += snprintf(text + to, sizeof text - to, " %s",
                        err(RAW(SYS_mmap, at, pages * PAGE, wrong[i].prot, wrong[i].flags | MAP_FIXED, wrong[i].fd,
-                               wrong[i].offset)));
+                               MAP_OFFSET(wrong[i].offset))));
     line("failures over a mapping", "%s; %s", text + 1, seen(at, pages, fd, 0));
     close(directory);
     munmap(at, pages * PAGE);
@@ -295,7 +313,7 @@ static void many_mappings(const char *scenario) {
     int fd = open_file("/var/files/mixed"), wrong = 0;
     char page[PAGE];
     file_page(fd, 2 * PAGE, page);
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < ROUNDS(2000); i++) {
         char *at = mmap(NULL, 5 * PAGE, PROT_READ, i & 1 ? MAP_PRIVATE : MAP_SHARED, fd, 0);
         wrong += at == MAP_FAILED || memcmp(at + 2 * PAGE, page, PAGE);
     }
@@ -348,7 +366,9 @@ int main(void) {
     if (!mkdtemp(scratch))
         broken(scratch);
     arguments();
+#if __SIZEOF_LONG__ == 8
     upper_halves();
+#endif
     addresses();
     failures_over_something();
     apart("limit of the address space", address_space);

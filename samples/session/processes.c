@@ -16,7 +16,7 @@ static const char *handler_name(int number) {
 static int told(const char *scenario) {
     char name[256];
     snprintf(name, sizeof name, "%s, the program", scenario);
-    line(name, "mask %016lx, HUP %s, USR1 %s, SYS %s, %s", mask_now(), handler_name(SIGHUP), handler_name(SIGUSR1),
+    line(name, "mask %016" PRIx64 ", HUP %s, USR1 %s, SYS %s, %s", mask_now(), handler_name(SIGHUP), handler_name(SIGUSR1),
          handler_name(SIGSYS), maps(&file));
     return 7;
 }
@@ -47,7 +47,7 @@ static void unchanged(const char *scenario, const char *what) {
     mask_set(mask);
     struct action now;
     action_call(SIGSYS, NULL, &now);
-    line(scenario, "%s, mask %016lx, HUP %s, USR1 %s, SYS %s with %016lx, %d runs, %s", what, mask, handler_name(SIGHUP),
+    line(scenario, "%s, mask %016" PRIx64 ", HUP %s, USR1 %s, SYS %s with %016" PRIx64 ", %d runs, %s", what, mask, handler_name(SIGHUP),
          handler_name(SIGUSR1), handler_name(SIGSYS), now.mask, runs, maps(&file));
 }
 
@@ -78,10 +78,13 @@ static void forks(const char *scenario) {
         }
         unchanged(with_mask(scenario, mask), awaited(child));
     }
-    pid_t child = RAW(SYS_fork);
+    pid_t child;
+#ifdef SYS_fork
+    child = RAW(SYS_fork);
     if (child == 0)
         RAW(SYS_exit_group, mapped_in_child());
     unchanged("the call fork", awaited(child));
+#endif
     child = RAW(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (child == 0)
         RAW(SYS_exit_group, mapped_in_child());
@@ -176,7 +179,7 @@ static void shells(const char *scenario) {
         if (!output || !fgets(text, sizeof text, output))
             snprintf(text, sizeof text, "nothing");
         text[strcspn(text, "\n")] = 0;
-        line(with_mask("popen", mask), "%s | %s, %016lx", text, ending(output ? pclose(output) : -1), mask_now());
+        line(with_mask("popen", mask), "%s | %s, %016" PRIx64, text, ending(output ? pclose(output) : -1), mask_now());
     }
 }
 
@@ -244,7 +247,7 @@ static void concurrent(const char *scenario) {
     signal(SIGSYS, SIG_DFL);
     turn = 2;
     const char *end = awaited(child);
-    line(scenario, "SYS %s, then %s, mask %016lx, child %s, %s", during, handler_name(SIGSYS), mask, end, maps(&file));
+    line(scenario, "SYS %s, then %s, mask %016" PRIx64 ", child %s, %s", during, handler_name(SIGSYS), mask, end, maps(&file));
 }
 
 // A kernel, or a session, may know nothing of it: then it says ENOSYS, and C libraries do without.

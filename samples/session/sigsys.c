@@ -68,7 +68,7 @@ static void ignore(void) {
 static void sent(const char *scenario, const char *how) {
     char name[128];
     snprintf(name, sizeof name, "%s by %s", scenario, how);
-    line(name, "%d runs, signal %d code %d error %d, sender %s, value %d, mask %016lx, saved %016lx, %s, then %016lx", runs,
+    line(name, "%d runs, signal %d code %d error %d, sender %s, value %d, mask %016" PRIx64 ", saved %016" PRIx64 ", %s, then %016" PRIx64, runs,
          info.si_signo, info.si_code, info.si_errno, info.si_pid == getpid() ? "itself" : info.si_pid ? "another" : "none",
          info.si_code == SI_QUEUE || info.si_code == SI_TIMER ? info.si_value.sival_int : 0, mask_in, saved, maps_in,
          mask_now());
@@ -157,13 +157,13 @@ static void jumping(int number, siginfo_t *received, void *context) {
 static void jumps(const char *scenario) {
     install(jumping, 0, ALL_SIGNALS);
     const char *volatile all = "mapped";
-    for (volatile int i = 0; i < 1000; i++) {
+    for (volatile int i = 0; i < ROUNDS(1000); i++) {
         if (!sigsetjmp(back, 1))
             raise(SIGSYS);
         if (strcmp(maps(&file), "mapped"))
             all = "DIFFERENT";
     }
-    line(scenario, "%d, %s, mask %016lx", runs, all, mask_now());
+    line(scenario, "%d, %s, mask %016" PRIx64, runs, all, mask_now());
 }
 
 // ---- blocked
@@ -178,7 +178,7 @@ static void blocked(const char *scenario) {
     RAW(SYS_rt_sigpending, &pending, 8);
     const char *between = maps(&file);
     mask_set(0);
-    line(scenario, "%d early, pending %016lx, %s, %d at last, mask %016lx", early, pending, between, runs, mask_in);
+    line(scenario, "%d early, pending %016" PRIx64 ", %s, %d at last, mask %016" PRIx64, early, pending, between, runs, mask_in);
 }
 static void blocked_by_default(const char *scenario) {
     mask_set(ALL_SIGNALS);
@@ -195,7 +195,7 @@ static void waited_for(const char *scenario) {
     struct timespec second = {1, 0};
     long number = RAW(SYS_rt_sigtimedwait, &set, &got, &second, 8);
     RAW(SYS_rt_sigpending, &pending, 8);
-    line(scenario, "signal %ld code %d value %d, pending %016lx", number, got.si_code, got.si_value.sival_int, pending);
+    line(scenario, "signal %ld code %d value %d, pending %016" PRIx64, number, got.si_code, got.si_value.sival_int, pending);
 }
 static void suspended(const char *scenario) {
     install(caught, 0, 0);
@@ -205,7 +205,7 @@ static void suspended(const char *scenario) {
     int early = runs;
     // What has come early comes no more.
     long result = early ? 0 : RAW(SYS_rt_sigsuspend, &mask, 8);
-    line(scenario, "%d early, %s, %d at last, mask %016lx saved %016lx, after %016lx", early, err(result), runs, mask_in, saved,
+    line(scenario, "%d early, %s, %d at last, mask %016" PRIx64 " saved %016" PRIx64 ", after %016" PRIx64, early, err(result), runs, mask_in, saved,
          mask_now());
 }
 
@@ -250,7 +250,7 @@ static void undisturbed(const char *scenario) {
         _exit(write(pipes[1], "x", 1) != 1);
     }
     struct pollfd poll = {pipes[0], POLLIN, 0};
-    long result = RAW(SYS_poll, &poll, 1, 20000);
+    long result = raw_poll(&poll, 1, 20000);
     line(scenario, "%s", failed(result) ? err(result) : "a byte");
     awaited(child);
 }
@@ -273,7 +273,7 @@ static int inherited(const char *scenario, const char *what) {
     char name[128];
     action_call(SIGSYS, NULL, &now);
     snprintf(name, sizeof name, "%s, %s", scenario, what);
-    line(name, "mask %016lx, action %s %lx %016lx, %s", mask_now(),
+    line(name, "mask %016" PRIx64 ", action %s %lx %016" PRIx64 ", %s", mask_now(),
          now.handler == SIG_DFL ? "default" : now.handler == SIG_IGN ? "ignored" : "DIFFERENT", now.flags & ~SA_RESTORER,
          now.mask, maps(&file));
     if (strstr(what, "pending")) {
@@ -282,7 +282,7 @@ static int inherited(const char *scenario, const char *what) {
         install(caught, 0, 0);
         int early = runs;
         mask_set(0);
-        line(scenario, "pending %016lx, %d early, %d at last", pending, early, runs);
+        line(scenario, "pending %016" PRIx64 ", %d early, %d at last", pending, early, runs);
     }
     if (!strcmp(what, "traps"))
         RAW(SYS_getppid);
@@ -340,7 +340,7 @@ static void trapped(int number, siginfo_t *received, void *context) {
     if (nests && runs == 1)
         RAW(SYS_getppid);
     // The answer to the caller, if the address is where it goes on.
-    at->uc_mcontext.gregs[REG_RAX] = received->si_call_addr == (void *)at->uc_mcontext.gregs[REG_RIP] ? 4242 : -EDOM;
+    ANSWER_OF(at) = received->si_call_addr == (void *)NEXT_OF(at) ? 4242 : -EDOM;
     trap_depth--;
 }
 
@@ -348,14 +348,14 @@ static void own_trap(const char *scenario) {
     install(trapped, 0, BIT(SIGUSR2));
     trap_getppid();
     long answer = RAW(SYS_getppid);
-    line(scenario, "%ld, %d runs, code %d error %x call %s arch %x, mask %016lx, %s, then %s, %016lx", answer, runs,
+    line(scenario, "%ld, %d runs, code %d error %x call %s arch %x, mask %016" PRIx64 ", %s, then %s, %016" PRIx64, answer, runs,
          info.si_code, info.si_errno, info.si_syscall == SYS_getppid ? "getppid" : "DIFFERENT", info.si_arch, mask_in,
          maps_in, maps(&file), mask_now());
-    for (int i = 0; i < 1000; i++)
+    for (int i = 0; i < ROUNDS(1000); i++)
         answer += RAW(SYS_getppid) == 4242;
     mask_set(ALL_SIGNALS & ~BIT(SIGSYS));
     answer += RAW(SYS_getppid);
-    line("own trap again", "%ld, %s, %016lx", answer, maps(&file), mask_now());
+    line("own trap again", "%ld, %s, %016" PRIx64, answer, maps(&file), mask_now());
 }
 static void own_trap_by_default(const char *scenario) {
     trap_getppid();
@@ -418,7 +418,7 @@ static void mapping(int number, siginfo_t *received, void *context) {
     (void)number;
     runs++;
     info = *received;
-    ((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] = -EDOM;
+    ANSWER_OF((ucontext_t *)context) = -EDOM;
 }
 static void own_trap_of_mmap(const char *scenario) {
     install(mapping, 0, 0);
@@ -462,6 +462,7 @@ static void modes(const char *scenario) {
 
 // ---- the other way into the kernel
 
+#ifdef __x86_64__
 static long by_int80(long number, long a, long b, long c, long d) {
     long result;
     __asm__ volatile("int $0x80" : "=a"(result) : "0"(number), "b"(a), "c"(b), "d"(c), "S"(d) : "memory", "r8", "r9", "r10", "r11");
@@ -473,7 +474,7 @@ static void calls_of_32_bits(const char *scenario) {
     int pid = by_int80(20, 0, 0, 0, 0) == getpid();
     low[0] = ALL_SIGNALS;
     long masked = by_int80(175, SIG_SETMASK, (long)low, (long)(low + 1), 8);
-    line(scenario, "getpid %s, rt_sigprocmask %s %016lx, %s, %016lx", pid ? "right" : "DIFFERENT", err(masked), low[1],
+    line(scenario, "getpid %s, rt_sigprocmask %s %016" PRIx64 ", %s, %016" PRIx64, pid ? "right" : "DIFFERENT", err(masked), low[1],
          maps(&file), mask_now());
     // mmap2 has six arguments.
     uint32_t *args = (uint32_t *)(low + 8);
@@ -484,6 +485,7 @@ static void calls_of_32_bits(const char *scenario) {
     uint64_t hash = failed(at) ? 0 : hashed(HASH_START, (void *)(unsigned long)address, PAGE);
     line("mmap of 32 bits", "%s, %s", err(at), hash == file.hash ? "mapped" : "DIFFERENT");
 }
+#endif
 
 int main(int argc, char **argv) {
     program = argv[0];
@@ -520,6 +522,8 @@ int main(int argc, char **argv) {
     apart("sandbox that kills", sandbox_kills);
     apart("filter for all threads", all_threads);
     apart("strict mode", modes);
+#ifdef __x86_64__
     apart("calls of 32 bits", calls_of_32_bits);
+#endif
     line("end", "of SIGSYS");
 }

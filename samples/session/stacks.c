@@ -11,6 +11,11 @@ static struct mapped file;
 
 // ---- registers
 
+// All of `before` into the registers, a system call, all of them into `after`.
+void call_with_registers(void);
+static const char *elsewhere = "";
+
+#ifdef __x86_64__
 // In the order in which the assembly below loads and stores them.
 struct state {
     uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, flags, behind;
@@ -35,8 +40,7 @@ __attribute__((used)) static long have_avx;
 _Static_assert(offsetof(struct state, red_zone) == 136 && offsetof(struct state, vectors) == 264, "as used below");
 _Static_assert(offsetof(struct state, mxcsr) == 776 && offsetof(struct state, top) == 784, "as used below");
 
-// All of `before` into the registers, a system call, all of them into `after`. It has the red zone of a leaf function.
-void call_with_registers(void);
+// It has the red zone of a leaf function.
 __asm__(".text\n.type call_with_registers, @function\ncall_with_registers:\n"
         "push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
         "fldl 784+before(%rip); fldcw 780+before(%rip); ldmxcsr 776+before(%rip)\n"
@@ -61,7 +65,6 @@ __asm__(".text\n.type call_with_registers, @function\ncall_with_registers:\n"
         "pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
         "ret\n.size call_with_registers, .-call_with_registers\n");
 
-static const char *elsewhere = "";
 static void registers_of(const char *name, long number, const long args[6]) {
     char scenario[64];
     memset(&after, 0, sizeof after);
@@ -89,6 +92,77 @@ static void registers_of(const char *name, long number, const long args[6]) {
          before.mxcsr == after.mxcsr && before.x87 == after.x87 && before.top == after.top ? "kept" : "DIFFERENT",
          memcmp(before.red_zone, after.red_zone, sizeof after.red_zone) ? "DIFFERENT" : "kept");
 }
+#else
+#if defined __aarch64__
+#define GENERAL 31
+#define NUMBER 8
+#define FLOATS 64
+__asm__(".text\n.type call_with_registers, %function\ncall_with_registers:\n"
+        "stp x29, x30, [sp, #-160]!; stp x19, x20, [sp, #16]; stp x21, x22, [sp, #32]; stp x23, x24, [sp, #48]\n"
+        "stp x25, x26, [sp, #64]; stp x27, x28, [sp, #80]; stp d8, d9, [sp, #96]; stp d10, d11, [sp, #112]\n"
+        "stp d12, d13, [sp, #128]; stp d14, d15, [sp, #144]\n"
+        "adrp x30, before; add x30, x30, :lo12:before; add x0, x30, #256\n"
+        ".irp n,0,2,4,6,8,10,12,14,16,18,20,22,24,26,28,30\n ldr q\\n, [x0, #16*\\n]\n .endr\n"
+        ".irp n,1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31\n ldr q\\n, [x0, #16*\\n]\n .endr\n"
+        ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30\n"
+        " ldr x\\n, [x30, #8*\\n]\n .endr\n"
+        "svc #0\n"
+        "stp x29, x30, [sp, #-16]!; adrp x30, after; add x30, x30, :lo12:after\n"
+        ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28\n"
+        " str x\\n, [x30, #8*\\n]\n .endr\n"
+        "ldp x0, x1, [sp], #16; str x0, [x30, #232]; str x1, [x30, #240]; add x0, x30, #256\n"
+        ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31\n"
+        " str q\\n, [x0, #16*\\n]\n .endr\n"
+        "ldp x19, x20, [sp, #16]; ldp x21, x22, [sp, #32]; ldp x23, x24, [sp, #48]; ldp x25, x26, [sp, #64]\n"
+        "ldp x27, x28, [sp, #80]; ldp d8, d9, [sp, #96]; ldp d10, d11, [sp, #112]; ldp d12, d13, [sp, #128]\n"
+        "ldp d14, d15, [sp, #144]; ldp x29, x30, [sp], #160; ret\n");
+#else
+#define GENERAL 15
+#define NUMBER 7
+#define FLOATS 16
+// r13 is the stack pointer; what is loaded for it is passed over. Once in ARM code, once in Thumb code.
+#define CALL(name, state)                                                                                            \
+    "." state "\n.type " name ", %function\n" name ":\n"                                                           \
+    "push {r4, r5, r6, r7, r8, r9, r10, r11, lr}; vpush {d8-d15}; sub sp, sp, #4\n"                                 \
+    "movw lr, #:lower16:before; movt lr, #:upper16:before; add r0, lr, #64; vldm r0, {d0-d15}\n"                    \
+    "ldm lr, {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12}; ldr lr, [lr, #56]\n"                          \
+    "svc #0\n"                                                                                                      \
+    "push {r12, lr}; movw lr, #:lower16:after; movt lr, #:upper16:after\n"                                          \
+    "stm lr, {r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11}; pop {r0, r1}; str r0, [lr, #48]; str r1, [lr, #56]\n" \
+    "add r0, lr, #64; vstm r0, {d0-d15}\n"                                                                          \
+    "add sp, sp, #4; vpop {d8-d15}; pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n"
+__asm__(".text\n.syntax unified\n.fpu vfpv3-d16\n" CALL("call_with_registers", "arm") CALL("call_in_thumb", "thumb\n.thumb_func"));
+void call_in_thumb(void);
+#endif
+struct state {
+    unsigned long general[GENERAL + 1];
+    uint64_t floats[FLOATS];
+};
+__attribute__((used)) struct state before, after;
+static void registers_of(const char *name, long number, const long args[6]) {
+    uint8_t *byte = (uint8_t *)&before;
+    for (size_t i = 0; i < sizeof before; i++)
+        byte[i] = i * 37 + 11;
+    for (int i = 0; i < 6; i++)
+        before.general[i] = args[i];
+    before.general[NUMBER] = number;
+    memset(&after, 0, sizeof after);
+#ifdef __arm__
+    // By turns, and the other way round with an alternate stack.
+    static int calls;
+    (calls++ % 2 ? call_in_thumb : call_with_registers)();
+#else
+    call_with_registers();
+#endif
+    int general = 1;
+    for (int i = 1; i < GENERAL; i++)
+        general &= before.general[i] == after.general[i] || (GENERAL == 15 && i == 13);
+    char scenario[64];
+    snprintf(scenario, sizeof scenario, "registers%s, %s", elsewhere, name);
+    line(scenario, "%s, general %s, floats %s", err(after.general[0]), general ? "kept" : "DIFFERENT",
+         memcmp(before.floats, after.floats, sizeof after.floats) ? "DIFFERENT" : "kept");
+}
+#endif
 
 // A stack of so many bytes, and pages that are not there on both sides of it.
 static char *guarded(size_t len) {
@@ -102,9 +176,10 @@ static char *guarded(size_t len) {
 static void ring(int number) { (void)number; }
 
 static void registers(void) {
-    uint64_t mask = ALL_SIGNALS, none = 0, set[2] = {(uint64_t)&mask, 8};
+    uint64_t mask = ALL_SIGNALS, none = 0;
+    unsigned long set[2] = {(unsigned long)&mask, 8};
     struct action ignore = {.handler = SIG_IGN};
-    struct timespec now = {0, 0};
+    int64_t now[2] = {0, 0}; // whatever the times of a call are
     int fd = dup(0), poll = epoll_create1(0);
     struct epoll_event event;
     registers_of("mmap", SYS_mmap, (long[]){0, PAGE, PROT_READ, MAP_PRIVATE, file.fd, 0});
@@ -122,14 +197,14 @@ static void registers(void) {
     registers_of("io_pgetevents", SYS_io_pgetevents, (long[]){aio, 1, 1, (long)&event, (long)&now, (long)set});
     RAW(SYS_io_destroy, aio);
     registers_of("mask that is nowhere", SYS_ppoll, (long[]){0, 0, (long)&now, 8, 8, 2});
-    registers_of("mask of a wrong size", SYS_pselect6, (long[]){0, 0, 0, 0, (long)&now, (long)(uint64_t[2]){set[0], 7}});
-    registers_of("no mask", SYS_pselect6, (long[]){0, 0, 0, 0, (long)&now, (long)(uint64_t[2]){0, 7}});
+    registers_of("mask of a wrong size", SYS_pselect6, (long[]){0, 0, 0, 0, (long)&now, (long)(unsigned long[2]){set[0], 7}});
+    registers_of("no mask", SYS_pselect6, (long[]){0, 0, 0, 0, (long)&now, (long)(unsigned long[2]){0, 7}});
     ring_after(1000);
     registers_of("rt_sigsuspend", SYS_rt_sigsuspend, (long[]){(long)&none, 8, 2, 3, 4, 5});
     ring_after(1000);
     registers_of("ppoll that is interrupted", SYS_ppoll, (long[]){0, 0, (long)&long_time, (long)&none, 8, 2});
     ring_after(1000);
-    registers_of("pselect6 that is interrupted", SYS_pselect6, (long[]){0, 0, 0, 0, 0, (long)(uint64_t[2]){(long)&none, 8}});
+    registers_of("pselect6 that is interrupted", SYS_pselect6, (long[]){0, 0, 0, 0, 0, (long)(unsigned long[2]){(long)&none, 8}});
     registers_of("close", SYS_close, (long[]){fd, 1, 2, 3, 4, 5});
     registers_of("dup2", SYS_dup2, (long[]){0, 77, 2, 3, 4, 5});
     registers_of("close_range", SYS_close_range, (long[]){77, 77, 0, 3, 4, 5});
@@ -184,7 +259,7 @@ static void thread_with_stack(const char *scenario, size_t len) {
         broken(scenario);
     while (!__atomic_load_n(&small_done, __ATOMIC_ACQUIRE))
         nanosleep(&(struct timespec){0, 100000}, NULL);
-    line(scenario, "%s, mask %016lx, ours %016lx", small_seen, small_mask, mask_now());
+    line(scenario, "%s, mask %016" PRIx64 ", ours %016" PRIx64, small_seen, small_mask, mask_now());
 }
 static void thread_8k(const char *scenario) { thread_with_stack(scenario, 8192); }
 static void thread_8k_alternate(const char *scenario) {
@@ -250,7 +325,7 @@ static void handler_on(const char *scenario, size_t len, int stack_flags, int fl
     int kept = 1;
     for (int i = 1; i <= 64; i++)
         kept &= at[-i] == 0x5a;
-    line(scenario, "%s, in the handler %s, %s, flags %x, mask %016lx, change %s, %d runs, then %s flags %x, %s", outside,
+    line(scenario, "%s, in the handler %s, %s, flags %x, mask %016" PRIx64 ", change %s, %d runs, then %s flags %x, %s", outside,
          handled.maps, handled.on_alternate ? "there" : "elsewhere", handled.flags, handled.mask, err(handled.change),
          handled.runs, now.ss_sp == at && now.ss_size == len ? "the same" : "another", now.ss_flags,
          kept ? "nothing below" : "DIFFERENT");
@@ -269,7 +344,7 @@ static void not_used(const char *scenario, char *at, size_t len) {
     set_alternate(at, len, 0);
     const char *first = maps(&file);
     mask_set(ALL_SIGNALS);
-    line(scenario, "%s, all blocked %s, %016lx", first, maps(&file), mask_now());
+    line(scenario, "%s, all blocked %s, %016" PRIx64, first, maps(&file), mask_now());
 }
 static void unusable(const char *scenario) { not_used(scenario, guarded(PAGE) - PAGE, PAGE); }
 static void too_small(const char *scenario) { not_used(scenario, guarded(PAGE), 2048); }
@@ -321,10 +396,10 @@ static void jump_out(const char *scenario, int flags, size_t len) {
     set_alternate(guarded(len), len, 0);
     handled.maps = "mapped";
     install(SIGUSR1, jumping, flags, 1);
-    for (volatile int i = 0; i < 2000; i++)
+    for (volatile int i = 0; i < ROUNDS(2000); i++)
         if (!sigsetjmp(back, 1))
             raise(SIGUSR1);
-    line(scenario, "%d jumps, in the handler %s, then %s, mask %016lx", jumps, handled.maps, maps(&file), mask_now());
+    line(scenario, "%d jumps, in the handler %s, then %s, mask %016" PRIx64, jumps, handled.maps, maps(&file), mask_now());
 }
 static void jump_out_small(const char *scenario) { jump_out(scenario, SA_ONSTACK, least() + 1024); }
 static void jump_out_own(const char *scenario) { jump_out(scenario, 0, 65536); }
@@ -392,15 +467,15 @@ static void contexts(const char *scenario) {
     const char *between = maps(&file);
     swapcontext(&main_context, &other_context);
     masks[1] = mask_now();
-    line(scenario, "%s %s %s %s, masks %016lx %016lx", context_maps[0], context_maps[1], between, context_maps[2],
+    line(scenario, "%s %s %s %s, masks %016" PRIx64 " %016" PRIx64, context_maps[0], context_maps[1], between, context_maps[2],
          masks[0], masks[1]);
     volatile int rounds = 0;
     getcontext(&main_context);
-    if (rounds++ < 1000) {
+    if (rounds++ < ROUNDS(1000)) {
         sigfillset(&main_context.uc_sigmask);
         setcontext(&main_context);
     }
-    line("setcontext", "%d rounds, %s, mask %016lx", rounds, maps(&file), mask_now());
+    line("setcontext", "%d rounds, %s, mask %016" PRIx64, rounds, maps(&file), mask_now());
 }
 #endif
 

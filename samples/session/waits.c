@@ -47,7 +47,7 @@ static void handler(int number) {
     long changed = RAW(SYS_sigaltstack, &other, NULL);
     if (!failed(changed))
         RAW(SYS_sigaltstack, &now, NULL);
-    snprintf(seen_there, sizeof seen_there, "%s %s, flags %x, change %s, mask %016lx, %s",
+    snprintf(seen_there, sizeof seen_there, "%s %s, flags %x, change %s, mask %016" PRIx64 ", %s",
              on_alternate ? "alternate" : "own", err(asked), now.ss_flags, err(changed), mask_now(), maps(&file));
 }
 
@@ -76,14 +76,14 @@ static void interrupted(const char *scenario, int flags, size_t room, int stack_
     room_bytes = room;
     install(SIGALRM, handler, flags);
     int wrong = 0;
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < ROUNDS(20); i++) {
         ring_after(i % 2 ? 1 : 1000);
         wrong += wait_long(BIT(SIGUSR2)) != -EINTR;
         wrong += strcmp(maps(&file), "mapped") != 0;
     }
     stack_t now;
     RAW(SYS_sigaltstack, NULL, &now);
-    line(scenario, "%s, %d runs, %s, %d bytes damaged, then flags %x, %s, mask %016lx", mistakes(wrong), runs, seen_there,
+    line(scenario, "%s, %d runs, %s, %d bytes damaged, then flags %x, %s, mask %016" PRIx64, mistakes(wrong), runs, seen_there,
          damaged(), now.ss_flags, now.ss_sp == alternate && now.ss_size == ALTERNATE ? "kept" : "DIFFERENT", mask_now());
 }
 static void on_own(const char *scenario) { interrupted(scenario, 0, 60000, 0); }
@@ -157,12 +157,12 @@ static void left(const char *scenario, int flags, size_t room) {
     set_up(0);
     room_bytes = room;
     install(SIGALRM, jumping, flags);
-    for (volatile int i = 0; i < 500; i++)
+    for (volatile int i = 0; i < ROUNDS(500); i++)
         if (!sigsetjmp(back, 1)) {
             ring_after(1);
             wait_long(BIT(SIGUSR2));
         }
-    line(scenario, "%d jumps, %d bytes damaged, %s, mask %016lx", jumps, damaged(), maps(&file), mask_now());
+    line(scenario, "%d jumps, %d bytes damaged, %s, mask %016" PRIx64, jumps, damaged(), maps(&file), mask_now());
 }
 static void left_own(const char *scenario) { left(scenario, 0, 60000); }
 static void left_alternate(const char *scenario) { left(scenario, SA_ONSTACK, 1000); }
@@ -171,6 +171,27 @@ static void left_alternate(const char *scenario) { left(scenario, SA_ONSTACK, 10
 struct edge {
     long number, args[6];
 };
+#if defined __aarch64__
+static __attribute__((noinline)) long at_the_edge(char *stack, const struct edge *call) {
+    register long x8 __asm__("x8") = call->number;
+    register long x0 __asm__("x0") = call->args[0];
+    register long x1 __asm__("x1") = call->args[1];
+    register long x2 __asm__("x2") = call->args[2];
+    register long x3 __asm__("x3") = call->args[3];
+    register long x4 __asm__("x4") = call->args[4];
+    register long x5 __asm__("x5") = call->args[5];
+    __asm__ volatile("mov x19, sp; mov sp, %[stack]; svc #0; mov sp, x19"
+                     : "+r"(x0)
+                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5), [stack] "r"(stack)
+                     : "x19", "memory");
+    return x0;
+}
+#elif defined __arm__
+long at_the_edge(char *stack, const struct edge *call);
+__asm__(".text\n.arm\n.type at_the_edge, %function\nat_the_edge:\n"
+        "push {r4, r5, r6, r7, r8, lr}; mov r8, sp; mov r6, r0; ldm r1!, {r7}; ldm r1, {r0, r1, r2, r3, r4, r5}\n"
+        "mov sp, r6; svc #0; mov sp, r8; pop {r4, r5, r6, r7, r8, pc}\n");
+#else
 static long at_the_edge(char *stack, const struct edge *call) {
     register long r10 __asm__("r10") = call->args[3];
     register long r8 __asm__("r8") = call->args[4];
@@ -183,13 +204,15 @@ static long at_the_edge(char *stack, const struct edge *call) {
                      : "rbx", "rcx", "r11", "memory");
     return result;
 }
+#endif
 static void without_stack(const char *scenario) {
     set_up(0);
     room_bytes = 1000;
     install(SIGALRM, handler, SA_ONSTACK);
     char *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mprotect(page, PAGE, PROT_NONE);
-    uint64_t mask = BIT(SIGUSR2), sized[2] = {(uint64_t)&mask, 8};
+    uint64_t mask = BIT(SIGUSR2);
+    unsigned long sized[2] = {(unsigned long)&mask, 8};
     const struct edge calls[] = {{SYS_rt_sigsuspend, {(long)&mask, 8}}, {SYS_ppoll, {0, 0, 0, (long)&mask, 8}},
                                  {SYS_pselect6, {0, 0, 0, 0, 0, (long)sized}}};
     char text[512];
@@ -209,8 +232,9 @@ static void without_stack(const char *scenario) {
 int main(void) {
     char name[128];
     file = remember("/var/files/mixed");
-    poll_fd = epoll_create1(EPOLL_CLOEXEC);
     for (now_waiting = 0; now_waiting < WAITS; now_waiting++) {
+        if (!can_wait(now_waiting))
+            continue;
 #define EACH(what, function) (snprintf(name, sizeof name, "%s, " what, wait_names[now_waiting]), apart(name, function))
         EACH("handler on its own stack", on_own);
         EACH("handler on its own stack, restarting", on_own_restart);
@@ -218,8 +242,8 @@ int main(void) {
         EACH("handler on its own stack, the other disarmed", on_own_disarm);
         EACH("handler on the alternate stack, disarmed", on_alternate_disarm);
         EACH("in a handler", nested);
-        // epoll_wait(2) is not taken up again.
-        if (now_waiting != EPOLL_PWAIT && now_waiting != EPOLL_PWAIT2)
+        // epoll_wait(2) and io_uring_enter(2) are not taken up again.
+        if (now_waiting < EPOLL_PWAIT || now_waiting == AIO)
             EACH("stopped", stopped);
         EACH("left by a jump from its own stack", left_own);
         EACH("left by a jump from the alternate stack", left_alternate);

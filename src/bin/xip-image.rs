@@ -31,16 +31,20 @@ use xip_run::units::PageSize;
 #[command(
     name = "xip-image",
     version,
+    max_term_width = 80,
     after_help = "\
-Example: make an image of a root directory and see that its programs can run in place
+Make an image of a root directory, and see that its programs can run in place:
   xip-image build rootfs/ rootfs.cramfs
   xip-image map rootfs.cramfs
 
-Names are any bytes. For people they are escaped: \\xff is a byte that is not UTF-8, \\t \\n \\r and \\u{1b} are control
-characters, \\\\ is a backslash. In JSON \"path\" is the exact name; of one that is not UTF-8 \"path_bytes\" has all bytes in
-hexadecimal (likewise name, target, same_as). On the command line paths are given as they are, without escapes.
+Names are any bytes. For people they are escaped: \\xff is a byte that is not
+UTF-8, \\t \\n \\r and \\u{1b} are control characters, \\\\ is a backslash. In JSON
+\"path\" is the exact name; of one that is not UTF-8 \"path_bytes\" has all bytes
+in hexadecimal (likewise name, target, same_as). On the command line paths are
+given as they are, without escapes.
 
-Exit code: 0 done; 125 failed, or the image is bad; 126 not a directory, or too many links; 127 no such path."
+Exit code: 0 done; 125 failed, or the image is bad; 126 not a directory, or too
+many links; 127 no such path."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -80,6 +84,9 @@ enum Command {
 /// they can be mapped straight from flash; everything else is compressed. The same tree gives the same image, byte for
 /// byte. OUTPUT is written whole or not at all. Equal files are stored once. Sockets and fifos are kept as what they are.
 /// An image in which nothing runs in place (--xip=none) is one that every cramfs driver and tool can read, however old.
+///
+/// An image that xip-run shall start sessions from has empty directories proc, dev and tmp, and whatever else of the host
+/// (sys, run ...) its programs want: the host's appear there.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -382,8 +389,30 @@ impl Build {
         if self.json {
             print_json(&summary)
         } else {
-            output(|out| print_summary(out, &self.output, &summary))
+            output(|out| {
+                print_summary(out, &self.output, &summary)?;
+                match summary.in_place_files {
+                    0 => Ok(()),
+                    _ => print_missing(out, &self.root),
+                }
+            })
         }
+    }
+}
+
+/// Says which of the host's directories the image has no place for.
+fn print_missing(out: &mut dyn Write, root: &Path) -> io::Result<()> {
+    let missing: Vec<&str> = ["proc", "dev", "tmp"]
+        .into_iter()
+        .filter(|name| !root.join(name).is_dir())
+        .collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => writeln!(
+            out,
+            "  for sessions of xip-run it should have empty directories: {} (the host's appear there)",
+            missing.join(", ")
+        ),
     }
 }
 

@@ -19,11 +19,13 @@ use xip_run::cramfs::Image;
 use xip_run::elf::Machine;
 use xip_run::error::{Error, Kind, Result};
 use xip_run::feature::{self, Feature};
-use xip_run::plan::{LaunchPlan, PlanOptions};
+use xip_run::init;
+use xip_run::plan::{LaunchPlan, PlanOptions, Start};
 use xip_run::probe::Probe;
+use xip_run::search::Search;
 use xip_run::session;
 use xip_run::units::PageSize;
-use xip_run::view::{self, Bind, ViewOptions};
+use xip_run::view::{self, Bind, ViewOptions, serve};
 
 /// Run a program in place from a cramfs image: its text and constants are mapped straight from the image instead of being
 /// copied to RAM, its data is private. The image is its root directory.
@@ -37,27 +39,55 @@ use xip_run::view::{self, Bind, ViewOptions};
     version,
     override_usage = "xip-run [OPTIONS] PROGRAM [ARG]...
        xip-run --explain [--json] [OPTIONS] PROGRAM
-       xip-run --probe [--json] [--image SPEC]",
+       xip-run --probe [--json] [--image SPEC]
+       xip-run --init [ARG]...",
+    max_term_width = 80,
     after_help = "Examples:
-  xip-run --image rootfs.cramfs /bin/busybox sh             a shell whose root directory is the image
-  xip-run --image rootfs.cramfs --bind /srv/data:/mnt:ro --workdir /mnt /bin/busybox ls
+  xip-run --image rootfs.cramfs /bin/busybox sh
+      a shell whose root directory is the image
+  xip-run --image rootfs.cramfs --bind /srv/data:/mnt:ro --workdir /mnt ls
   xip-run --no-root --image rootfs.cramfs /bin/busybox sh -c 'echo hello'
-  xip-run --image rootfs.cramfs --explain /bin/busybox      what would be mapped from where, and why
-  XIP_IMAGE=rootfs.cramfs xip-run --no-root /bin/busybox sh
-  xip-run --image /dev/mem@0x04000000 /bin/busybox sh       from flash that is mapped at this physical address
-  xip-run --probe                                           what this kernel and this user have for it
+  xip-run --image rootfs.cramfs --explain /bin/busybox
+      what would be mapped from where, and why
+  xip-run --image /dev/mem@0x04000000 /bin/busybox sh
+      from flash that is mapped at this physical address
+  xip-run --probe
+      what this kernel and this user have for it
   xip-run --require in-place --image rootfs.cramfs /bin/busybox sh
 
-The image is named by --image, else $XIP_IMAGE, else xip.image= on the kernel command line, else image= in
-/etc/xip-run.conf. Make one with `xip-image build ROOTDIR rootfs.cramfs`, look at it with `xip-image map`; measure a
-running program with `xip-mem PID`.
+The image is named by --image, else $XIP_IMAGE, else xip.image= on the kernel
+command line, else image= in /etc/xip-run.conf. Make one with
+`xip-image build ROOTDIR rootfs.cramfs`, look at it with `xip-image map`;
+measure a running program with `xip-mem PID`.
 
-Where the kernel lacks a feature the session goes on with what is possible, and one line on standard error says what is
-lost: `--require in-place` makes that an error, `--quiet` keeps it silent, `--probe` lists the features.
+A PROGRAM without a slash is looked for in the directories of PATH, in the
+image. An image for sessions has empty directories /proc, /dev and /tmp.
 
-Exit status: the program's own; 123 if a feature is missing that cannot be done without (with --probe: for a session in
-place), 125 if xip-run itself failed or the image is damaged, 126 if PROGRAM was found but cannot be run, 127 if it was not
-found."
+Where the kernel lacks a feature the session goes on with what is possible, and
+one line on standard error says what is lost: `--require in-place` makes that
+an error, `--quiet` keeps it silent, `--probe` lists the features.
+
+As process 1 (--init) it reads words xip.KEY=VALUE of the kernel command line,
+then lines KEY=VALUE of /etc/xip-run.conf:
+  image=SPEC            the image; if nothing names one: auto
+  init=PATH             what becomes process 1, instead of /sbin/init
+  module=FILE [P=V]...  load a kernel module of the initramfs (fuse.ko); as many
+                        as needed, in order
+  mount=DEVICE:DIR:TYPE[:OPTIONS]
+                        mount what the image lies on, such as ext4 with DAX
+  bind=SRC[:DST][:ro]   put a directory of the old root over one of the image
+  verify                compute the image's CRC first
+  log=quiet|info|debug[,FILE]
+                        what is said on the console, and written to FILE
+                        (/dev/kmsg)
+  rescue[=SHELL]        if something fails, a shell of the initramfs (/bin/sh)
+                        on the console; when it ends, the start is tried again.
+                        Without it the machine does what panic=SECONDS says
+
+Exit status: the program's own; 123 if a feature is missing that cannot be done
+without (with --probe: for a session in place), 125 if xip-run itself failed or
+the image is damaged, 126 if PROGRAM was found but cannot be run, 127 if it was
+not found."
 )]
 struct Args {
     /// The image: a cramfs file, memory-mapped flash (/dev/mem@ADDRESS[+SIZE], /dev/uioN[@mapM], a PCI device's resourceN),
@@ -83,6 +113,13 @@ struct Args {
     /// instead of serving it
     #[arg(long, value_name = "PATH", conflicts_with = "no_root")]
     view: Option<PathBuf>,
+
+    /// As the first process (PID 1) of a system: mount /proc, /sys and /dev, make the image the root directory, free the
+    /// initramfs and become the image's /sbin/init, in place. Called `init` (as /init of an initramfs, as /sbin/init)
+    /// xip-run does so without the option. Arguments are the init's
+    #[arg(long, conflicts_with_all = ["explain", "probe", "image", "no_root", "bind", "workdir", "view", "verify",
+        "copy_text", "argv0", "require", "quiet"])]
+    init: bool,
 
     /// Do not run: print every page run of the program and its interpreter with its source and what RAM it costs
     #[arg(long)]
@@ -124,11 +161,12 @@ struct Args {
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     argv0: Option<OsString>,
 
-    /// Path of the program in the image, and its arguments: all that follows PROGRAM is the program's
+    /// Path of the program in the image, or its name, to be found in PATH; and its arguments: all that follows PROGRAM is
+    /// the program's
     // One list, because clap would look for its own options between two.
     #[arg(
         value_name = "PROGRAM [ARG]",
-        required_unless_present = "probe",
+        required_unless_present_any = ["probe", "init"],
         trailing_var_arg = true
     )]
     command: Vec<OsString>,
@@ -160,6 +198,13 @@ fn parse_bind() -> impl TypedValueParser<Value = Bind> {
 xip_run::c_main!(run);
 
 fn run(args: Vec<OsString>) -> u8 {
+    if serve::is_meant(&args) {
+        return serve::run(args);
+    }
+    if init::is_meant(&args) {
+        return init::run(&args, 1);
+    }
+    let all = args.clone();
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(err) => {
@@ -167,6 +212,9 @@ fn run(args: Vec<OsString>) -> u8 {
             return if err.use_stderr() { 125 } else { 0 };
         }
     };
+    if args.init {
+        return init::run(&all, all.len() - args.command.len());
+    }
     let done = match args.probe {
         true => probe(&args),
         false => launch(args).map(|()| 0),
@@ -196,17 +244,13 @@ fn require_direct(image: &Image, plan: Option<&LaunchPlan>, page: PageSize) -> R
 /// Prints what there is for a session; the exit code says whether it is all.
 fn probe(args: &Args) -> Result<u8> {
     session::require_no_session()?;
-    let backing = args
-        .image
-        .as_deref()
-        .map(|path| Backing::open(path).map(Arc::new))
-        .transpose()?;
-    let probe = Probe::new(backing.as_ref())?;
+    let mut probe = Probe::new(args.image.as_deref())?;
     print(args.json, &probe)?;
-    Ok(match probe.session_in_place {
-        true => 0,
-        false => Kind::Lacking.exit_code(),
-    })
+    match probe.image_failure.take() {
+        Some(err) => Err(err),
+        None if probe.session_in_place => Ok(0),
+        None => Ok(Kind::Lacking.exit_code()),
+    }
 }
 
 /// Prints for people, or for scripts.
@@ -243,6 +287,20 @@ impl Lost {
         Ok(())
     }
 
+    /// The host's directories that the image has no place for, and that little works without.
+    fn directories(&mut self, image: &Image) {
+        let missing: Vec<_> = ["/proc", "/dev"]
+            .into_iter()
+            .filter(|path| image.resolve(path.as_bytes(), true).is_err())
+            .collect();
+        if !missing.is_empty() {
+            self.0.push(format!(
+                "the image has no {}, so its programs do not have the host's: build it with empty directories of these names",
+                missing.join(" and no ")
+            ));
+        }
+    }
+
     /// In one line.
     fn say(&self, quiet: bool) {
         if !self.0.is_empty() && !quiet {
@@ -275,6 +333,8 @@ fn launch(args: Args) -> Result<()> {
         page,
         machine: Some(Machine::HOST),
         copy_text: args.copy_text,
+        // A session takes nothing from the image then.
+        copy_data: args.copy_text && args.explain && !args.no_root,
         cow: backing.data(),
         reserved: session::RESERVED,
     };
@@ -282,13 +342,19 @@ fn launch(args: Args) -> Result<()> {
         .command
         .split_first()
         .ok_or_else(|| Error::failed("no program named"))?;
-    let execfn = program.as_bytes();
+    let search = Search::new(program.as_bytes(), std::env::var_os("PATH").as_deref());
+    let found = search.as_ref().map(|search| search.in_image(&image));
+    let mut execfn = found.flatten().unwrap_or(program.as_bytes());
     if execfn.len() >= PATH_MAX {
         return Err(Error::not_runnable(
             "the program's path is longer than PATH_MAX, 4095 bytes (ENAMETOOLONG)",
         ));
     }
-    let plan = LaunchPlan::new(&image, execfn, &options)
+    let plan = match (&search, found) {
+        (Some(search), Some(None)) => Err(search.not_found("the image")),
+        _ => LaunchPlan::new(&image, execfn, &options),
+    };
+    let plan = plan
         .and_then(|plan| {
             if args.verify {
                 plan.verify(&image)?;
@@ -300,7 +366,11 @@ fn launch(args: Args) -> Result<()> {
         })
         .map_err(in_image);
     if args.explain {
-        print(args.json, &plan?.explain())?;
+        let start = match args.no_root {
+            true => Start::Alone,
+            false => Start::Session,
+        };
+        print(args.json, &plan?.explain(start))?;
         return Ok(());
     }
 
@@ -357,12 +427,20 @@ fn launch(args: Args) -> Result<()> {
         }
         raised => raised?,
     }
+    lost.directories(&image);
+    // In the view there may be others, of the host's directories.
+    if let Some(search) = &search {
+        execfn = search
+            .in_root()
+            .ok_or_else(|| search.not_found("the view"))?;
+    }
     // The plan knows best what is wrong with a program of the image; of others it knows nothing.
     if let Err(err) = plan
         && !session::is_script_or_elsewhere(execfn)
     {
         return Err(err);
     }
+    access::require_executable_here(execfn)?;
     session::require_interpreter(execfn)?;
     let stay = match session::require_filter() {
         Ok(()) => true,
@@ -381,6 +459,7 @@ fn launch(args: Args) -> Result<()> {
             page,
             in_place: !args.copy_text,
             stay,
+            server: None,
         },
     ))
 }

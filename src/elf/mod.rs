@@ -99,7 +99,9 @@ impl ElfFile {
         let file_len = file.len_bytes();
         let head = read(file, 0, file_len.min(EHDR_MAX_BYTES), "ELF header")?;
         if !head.starts_with(ELFMAG) {
-            return Err(Error::not_runnable("not an ELF file"));
+            return Err(Error::not_runnable(
+                "neither an ELF program nor a script (ENOEXEC)",
+            ));
         }
         let header = Elf::parse_header(&head)
             .map_err(|err| Error::not_runnable(format!("ELF header: {err}")))?;

@@ -10,14 +10,25 @@ use crate::cramfs::show_path;
 use crate::elf::ElfKind;
 use crate::units::PageSize;
 
+/// What starts the program: where its pages come from depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// `--no-root`: the program is planned ahead, and what cannot be direct is copied.
+    Alone,
+    /// A session: what cannot be direct is mapped from the file itself, as the view has it.
+    Session,
+}
+
 /// All that a plan says. It displays as a table and serializes as JSON; addresses and lengths are numbers there, in
 /// bytes. Addresses are before bias: `ET_DYN` programs start wherever the kernel has room.
 #[derive(Serialize, Debug)]
 pub struct Explanation {
+    start: Start,
     page_bytes: u64,
     program: ObjectFacts,
     interpreter: Option<ObjectFacts>,
-    totals: Totals,
+    totals: TotalFacts,
     copy_reasons: Vec<ReasonFacts>,
 }
 
@@ -66,7 +77,21 @@ enum SourceFacts {
         file_bytes: u64,
         reason: String,
     },
+    /// The file in the root view: page cache, which all share, and which costs nothing until it is touched.
+    ThroughView {
+        file_offset: u64,
+        file_bytes: u64,
+        reason: String,
+    },
     Zero,
+}
+
+#[derive(Serialize, Debug)]
+struct TotalFacts {
+    #[serde(flatten)]
+    all: Totals,
+    /// Mapped from the view: page cache.
+    through_view_bytes: u64,
 }
 
 #[derive(Serialize, Debug)]
@@ -76,25 +101,38 @@ struct ReasonFacts {
 }
 
 impl LaunchPlan {
-    /// The plan's facts, for people and scripts.
-    pub fn explain(&self) -> Explanation {
+    /// The plan's facts, for people and scripts, as they are when the program is started by `start`.
+    pub fn explain(&self, start: Start) -> Explanation {
         let page = self.options.page;
-        let reasons: BTreeSet<CopyReason> = self
+        let copied: Vec<(&Mapping, CopyReason)> = self
             .objects()
             .flat_map(|object| &object.mappings)
             .filter_map(|mapping| match mapping.source {
-                Source::Copied { why, .. } => Some(why),
+                Source::Copied { why, .. } => Some((mapping, why)),
                 _ => None,
             })
             .collect();
+        let reasons: BTreeSet<CopyReason> = copied.iter().map(|&(_, why)| why).collect();
+        let mut totals = TotalFacts {
+            all: self.totals(),
+            through_view_bytes: 0,
+        };
+        if start == Start::Session {
+            for (mapping, _) in copied {
+                let len_bytes = mapping.pages.len_bytes();
+                totals.through_view_bytes += len_bytes;
+                totals.all.worst_ram_bytes -= len_bytes;
+                totals.all.upfront_ram_bytes -=
+                    mapping.ram_bytes(page) - ram_in_view(mapping, page);
+            }
+        }
+        let facts = |object: &ObjectPlan| ObjectFacts::new(object, page, start);
         Explanation {
+            start,
             page_bytes: page.bytes(),
-            program: ObjectFacts::new(&self.program, page),
-            interpreter: self
-                .interp
-                .as_ref()
-                .map(|object| ObjectFacts::new(object, page)),
-            totals: self.totals(),
+            program: facts(&self.program),
+            interpreter: self.interp.as_ref().map(facts),
+            totals,
             copy_reasons: reasons
                 .into_iter()
                 .map(|why| ReasonFacts {
@@ -106,8 +144,18 @@ impl LaunchPlan {
     }
 }
 
+/// What a mapping of the view costs before the program's first instruction: the page in which bss begins is written to.
+fn ram_in_view(mapping: &Mapping, page: PageSize) -> u64 {
+    match mapping.source {
+        Source::Copied { file_bytes, .. } if mapping.prot.write && !page.aligned(file_bytes) => {
+            page.bytes()
+        }
+        _ => 0,
+    }
+}
+
 impl ObjectFacts {
-    fn new(object: &ObjectPlan, page: PageSize) -> Self {
+    fn new(object: &ObjectPlan, page: PageSize, start: Start) -> Self {
         Self {
             path: String::from_utf8_lossy(&object.path).into_owned(),
             machine: object.machine.to_string(),
@@ -122,7 +170,7 @@ impl ObjectFacts {
             mappings: object
                 .mappings
                 .iter()
-                .map(|mapping| MappingFacts::new(mapping, page))
+                .map(|mapping| MappingFacts::new(mapping, page, start))
                 .collect(),
             notes: notes(object),
         }
@@ -155,7 +203,7 @@ fn notes(object: &ObjectPlan) -> Vec<String> {
 }
 
 impl MappingFacts {
-    fn new(mapping: &Mapping, page: PageSize) -> Self {
+    fn new(mapping: &Mapping, page: PageSize, start: Start) -> Self {
         Self {
             start: mapping.pages.start(),
             end: mapping.pages.end(),
@@ -170,6 +218,15 @@ impl MappingFacts {
                     at,
                     file_bytes,
                     why,
+                } if start == Start::Session => SourceFacts::ThroughView {
+                    file_offset: at.0,
+                    file_bytes,
+                    reason: why.to_string(),
+                },
+                Source::Copied {
+                    at,
+                    file_bytes,
+                    why,
                 } => SourceFacts::Copied {
                     file_offset: at.0,
                     file_bytes,
@@ -177,7 +234,12 @@ impl MappingFacts {
                 },
                 Source::Zero => SourceFacts::Zero,
             },
-            upfront_ram_bytes: mapping.ram_bytes(page),
+            upfront_ram_bytes: match start {
+                Start::Session if matches!(mapping.source, Source::Copied { .. }) => {
+                    ram_in_view(mapping, page)
+                }
+                _ => mapping.ram_bytes(page),
+            },
         }
     }
 }
@@ -208,18 +270,26 @@ impl fmt::Display for Explanation {
             copy_on_write_bytes,
             upfront_ram_bytes,
             worst_ram_bytes,
-        } = self.totals;
-        writeln!(f, "totals of the program's pages")?;
-        for (name, bytes) in [
-            ("image, in place", in_place_bytes),
-            ("image, copy-on-write", copy_on_write_bytes),
-            ("RAM up front", upfront_ram_bytes),
-            ("RAM at worst", worst_ram_bytes),
-        ] {
+        } = self.totals.all;
+        let (start, not_direct) = match self.start {
+            Start::Alone => ("with --no-root", "copied"),
+            Start::Session => ("in a session", "through the view"),
+        };
+        writeln!(f, "totals of the program's pages, {start}")?;
+        let through_view = (self.start == Start::Session)
+            .then_some(("page cache, view", self.totals.through_view_bytes));
+        let rows = [
+            Some(("image, in place", in_place_bytes)),
+            Some(("image, copy-on-write", copy_on_write_bytes)),
+            through_view,
+            Some(("RAM up front", upfront_ram_bytes)),
+            Some(("RAM at worst", worst_ram_bytes)),
+        ];
+        for (name, bytes) in rows.into_iter().flatten() {
             writeln!(f, "  {name:<20} {:>12}", kib(bytes))?;
         }
         if !self.copy_reasons.is_empty() {
-            writeln!(f, "copied because")?;
+            writeln!(f, "{not_direct} because")?;
         }
         for reason in &self.copy_reasons {
             writeln!(f, "  {}: {}", reason.reason, reason.explanation)?;
@@ -250,6 +320,15 @@ impl fmt::Display for ObjectFacts {
                     ..
                 } => (
                     "copied",
+                    format!("file@{file_offset:#x}"),
+                    format!("  {reason}"),
+                ),
+                SourceFacts::ThroughView {
+                    file_offset,
+                    reason,
+                    ..
+                } => (
+                    "view",
                     format!("file@{file_offset:#x}"),
                     format!("  {reason}"),
                 ),

@@ -13,7 +13,7 @@ use crate::units::{FileOffset, ImageOffset, PageRange, PageSize, Prot};
 pub enum CopyReason {
     /// The image does not have them in a form that can be mapped.
     NotDirect(NotDirect),
-    /// They are executable and `--copy-text` was given.
+    /// `--copy-text` was given.
     Asked,
     /// They are writable and the backing cannot be mapped copy-on-write.
     CannotCow(NoCow),
@@ -24,7 +24,7 @@ impl CopyReason {
     pub fn explain(self) -> &'static str {
         match self {
             Self::NotDirect(why) => why.explain(),
-            Self::Asked => "executable, and --copy-text asks for it; leave the option out",
+            Self::Asked => "--copy-text asks for it; leave the option out",
             Self::CannotCow(why) => why.explain(),
         }
     }

@@ -14,9 +14,9 @@ use crate::backing::NoCow;
 use crate::cramfs::{Image, Inode, InodeKind, show_path};
 use crate::elf::{ElfKind, Machine};
 use crate::error::{Error, Kind, Result};
-use crate::units::{PageRange, PageSize};
+use crate::units::{PageRange, PageSize, Prot};
 
-pub use explain::Explanation;
+pub use explain::{Explanation, Start};
 pub use mapping::{CopyReason, Mapping, Source};
 pub use object::ObjectPlan;
 
@@ -30,6 +30,8 @@ pub struct PlanOptions {
     /// Copy what is executable into RAM (`--copy-text`): for debuggers, which cannot set breakpoints in flash, and for
     /// backings that cannot execute.
     pub copy_text: bool,
+    /// Copy what is not executable as well.
+    pub copy_data: bool,
     /// Can the backing be mapped copy-on-write? If not, what is writable is copied, for that reason.
     pub cow: Result<(), NoCow>,
     /// Addresses that are taken: where the loader stub lives.
@@ -43,8 +45,19 @@ impl PlanOptions {
             page,
             machine: None,
             copy_text: false,
+            copy_data: false,
             cow: Ok(()),
             reserved: None,
+        }
+    }
+}
+
+impl PlanOptions {
+    /// Is what has this protection to be copied, whatever the image has?
+    fn copies(&self, prot: Prot) -> bool {
+        match prot.exec {
+            true => self.copy_text,
+            false => self.copy_data,
         }
     }
 }

@@ -158,7 +158,7 @@ impl ObjectPlan {
             // The image's reasons first: they have a way out.
             let source = match run.map_or(Err(NotDirect::BeyondFile), |run| run.state) {
                 Err(why) => Err(CopyReason::NotDirect(why)),
-                Ok(_) if piece.prot.exec && options.copy_text => Err(CopyReason::Asked),
+                Ok(_) if options.copies(piece.prot) => Err(CopyReason::Asked),
                 Ok(image_at) => match options.cow {
                     Err(why) if piece.prot.write => Err(CopyReason::CannotCow(why)),
                     _ => Ok(image_at),

@@ -118,7 +118,7 @@ fn verify_source(
             ensure(options.cow.is_ok() || !mapping.prot.write, || {
                 "writable, direct, and the backing cannot be mapped copy-on-write".to_owned()
             })?;
-            ensure(!options.copy_text || !mapping.prot.exec, || {
+            ensure(!options.copies(mapping.prot), || {
                 "executable and direct in spite of --copy-text".to_owned()
             })
         }

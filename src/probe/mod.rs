@@ -6,10 +6,11 @@ mod text;
 use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, IntoRawFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::StatxFlags;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::backing::Backing;
 use crate::error::{Error, Result};
@@ -37,8 +38,11 @@ pub struct Probe {
     pub uid: u32,
     /// Every feature of [`feature::ALL`], in that order.
     pub features: Vec<Finding>,
-    /// What the image gives, if one was named.
+    /// What the image gives, if one was named and can be run from.
     pub image: Option<ImageFinding>,
+    /// Why the one that was named cannot.
+    #[serde(serialize_with = "as_text")]
+    pub image_failure: Option<Error>,
     /// Can one program be in place, with the host's root directory?
     pub one_program_in_place: bool,
     /// Can a whole session be in place, with the image as its root directory?
@@ -63,17 +67,25 @@ impl Probe {
     /// To be called while the process has one thread.
     ///
     /// # Errors
-    /// If the image cannot be opened, or is none that can be run.
-    pub fn new(image: Option<&Arc<Backing>>) -> Result<Self> {
+    /// If there are no descriptors to try anything with.
+    pub fn new(image: Option<&Path>) -> Result<Self> {
         sys::expect_children();
         open_standard_descriptors()?;
-        let image = image.map(ImageFinding::new).transpose()?;
+        let image = image.map(|spec| {
+            let backing = Backing::open(spec)?;
+            ImageFinding::new(&Arc::new(backing))
+        });
+        let (image, image_failure) = match image.transpose() {
+            Ok(image) => (image, None),
+            Err(err) => (None, Some(err)),
+        };
         let features: Vec<_> = feature::ALL.iter().map(Finding::new).collect();
         let all = |needed: &[Need]| {
             let mut of_interest = features
                 .iter()
                 .filter(|finding| needed.contains(&finding.feature.needed_for));
             of_interest.all(|finding| finding.available)
+                && image_failure.is_none()
                 && image.as_ref().is_none_or(|image| image.executable)
         };
         let uname = rustix::system::uname();
@@ -86,8 +98,13 @@ impl Probe {
             session_in_place: all(&[Need::Everything, Need::Session]),
             features,
             image,
+            image_failure,
         })
     }
+}
+
+fn as_text<S: Serializer>(err: &Option<Error>, to: S) -> Result<S::Ok, S::Error> {
+    err.as_ref().map(ToString::to_string).serialize(to)
 }
 
 /// Where one of the three is closed, what is opened next would get its number, and a child that complains would write there.

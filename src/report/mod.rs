@@ -9,9 +9,14 @@
 //! share of the page cache. Private_Dirty never counts: the page cache of a freshly written image file shows as Private_Dirty without being the process's.
 
 mod classify;
+pub mod files;
+pub mod group;
 pub mod image_files;
+pub mod machine;
+pub mod memory;
 pub mod mountinfo;
 pub mod pagemap;
+mod pages;
 mod proc;
 mod process;
 mod ranges;
@@ -20,12 +25,16 @@ pub mod session_memfd;
 pub mod smaps;
 pub mod status;
 mod summary;
+pub mod table;
 mod text;
 
 pub use classify::{Class, MappedFile, SESSION_MEMFD, classify};
+pub use group::{Group, Ram};
+pub use machine::{Machine, machine_columns};
+pub use pages::Why;
 pub use process::{Observer, OpenImage, observe};
 pub use ranges::Ranges;
 pub use session::{Session, session_columns};
 pub use session_memfd::SessionMemfd;
 pub use summary::{Cache, Counts, Part, Program, Report, Row, Subject, Totals};
-pub use text::{columns, compare};
+pub use text::{columns, compare, csv};

@@ -114,13 +114,15 @@ impl Proc {
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>> {
+        self.read_raw(name).map_err(|err| self.fail(name, err))
+    }
+
+    /// The same, with the bare error.
+    pub(super) fn read_raw(&self, name: &str) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.dir, name, flags, Mode::empty())
-            .map_err(|err| self.fail(name, err.into()))?;
+        let fd = rustix::fs::openat(&self.dir, name, flags, Mode::empty())?;
         let mut text = Vec::new();
-        File::from(fd)
-            .read_to_end(&mut text)
-            .map_err(|err| self.fail(name, err))?;
+        File::from(fd).read_to_end(&mut text)?;
         Ok(text)
     }
 

@@ -12,7 +12,7 @@ use super::classify::{Class, MappedFile, classify};
 use super::image_files::ImageFiles;
 use super::mountinfo;
 use super::proc::Proc;
-use super::session_memfd::{Memfds, SessionImage};
+use super::session_memfd::{Identity, Memfds, SessionImage};
 use super::smaps::{self, Mapping};
 use super::summary::{Report, Subject};
 use crate::backing::{Backing, FileIdentity};
@@ -44,7 +44,7 @@ pub struct OpenImage {
 
 /// What is known of a process before it is looked at.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct Known<'a> {
     /// The device of the view that it has as its root: the files there are no images, and opening them costs the server
     /// that is to be measured.
     pub(super) view: Option<(u32, u32)>,
@@ -52,6 +52,8 @@ pub(super) struct Known {
     pub(super) in_session: bool,
     /// The image of its session, for where it cannot be opened by what the process maps of it.
     pub(super) image: Option<(SessionImage, MappedFile)>,
+    /// The session memfds that each process of the machine uses.
+    pub(super) memfds: Option<&'a [Vec<Identity>]>,
 }
 
 /// A process that was looked at.
@@ -66,7 +68,7 @@ pub(super) struct Observed {
 }
 
 /// Device and inode, as smaps shows them.
-type FileKey = ((u32, u32), u64);
+pub(super) type FileKey = ((u32, u32), u64);
 
 impl Observed {
     /// The file behind a mapping, if it could be opened.
@@ -91,17 +93,15 @@ impl Observer {
     /// If there is no such process, it has no memory (a zombie, a kernel thread), it belongs to somebody else, or the
     /// kernel has no smaps.
     pub fn observe(&mut self, pid: u32) -> Result<Report> {
-        let mountinfo = Proc::open(pid)?.read("mountinfo").unwrap_or_default();
-        let root = mountinfo::root(&mountinfo).filter(|root| root.is_image() && root.is_served());
         let known = Known {
-            view: root.map(|root| root.device),
+            view: served_view(&Proc::open(pid)?),
             ..Known::default()
         };
         Ok(self.look(pid, &known)?.report)
     }
 
     /// The same, with what the report is made of.
-    pub(super) fn look(&mut self, pid: u32, known: &Known) -> Result<Observed> {
+    pub(super) fn look(&mut self, pid: u32, known: &Known<'_>) -> Result<Observed> {
         let proc = Proc::open(pid)?;
         let status = proc.status()?;
         let mappings = smaps::parse(&proc.read("smaps")?)
@@ -135,7 +135,7 @@ impl Observer {
             kernel: kernel_version(),
             session_memfd: match known.in_session {
                 true => None,
-                false => memfds.cost(),
+                false => memfds.cost(known.memfds),
             },
         };
         let mut report = Report::new(subject, &mappings, |mapping| {
@@ -156,7 +156,7 @@ impl Observer {
         &mut self,
         proc: &Proc,
         mapping: &Mapping,
-        known: &Known,
+        known: &Known<'_>,
         session_image: Option<&SessionImage>,
         notes: &mut Vec<String>,
     ) -> Option<MappedFile> {
@@ -292,11 +292,23 @@ impl Observer {
         Some(known.clone())
     }
 
+    /// All images that were seen.
+    pub(super) fn images(&self) -> impl Iterator<Item = &OpenImage> {
+        self.images.values()
+    }
+
     /// The image of these files, if it was opened.
     pub(super) fn image_of(&self, files: &Arc<ImageFiles>) -> Option<&OpenImage> {
         let mut images = self.images.values();
         images.find(|image| Arc::ptr_eq(&image.files, files))
     }
+}
+
+/// The device of the view that a process has as its root directory.
+pub(super) fn served_view(proc: &Proc) -> Option<(u32, u32)> {
+    let mountinfo = proc.read("mountinfo").unwrap_or_default();
+    let root = mountinfo::root(&mountinfo).filter(|root| root.is_image() && root.is_served());
+    root.map(|root| root.device)
 }
 
 fn is_regular(file: &OwnedFd) -> bool {

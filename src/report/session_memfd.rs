@@ -133,13 +133,20 @@ impl Memfds {
         used.map(|(&key, _)| key)
     }
 
-    /// What they cost, shared by all the processes that have them; `None` if there are none.
-    pub(super) fn cost(&self) -> Option<SessionMemfd> {
+    /// What they cost, shared by all the processes that have them; `None` if there are none. `all` is what each process of
+    /// the machine uses, if that is known.
+    pub(super) fn cost(&self, all: Option<&[Vec<Identity>]>) -> Option<SessionMemfd> {
         let used: Vec<Identity> = self.used().collect();
         if used.is_empty() {
             return None;
         }
-        let sharers = processes().filter(|&pid| uses(pid, &used)).count() as u64;
+        let sharers = match all {
+            Some(all) => all
+                .iter()
+                .filter(|theirs| theirs.iter().any(|one| used.contains(one)))
+                .count(),
+            None => processes().filter(|&pid| uses(pid, &used)).count(),
+        } as u64;
         let allocated = self.0.values().filter_map(|memfd| memfd.allocated_bytes);
         Some(SessionMemfd::new(allocated.sum(), sharers))
     }
@@ -165,6 +172,13 @@ pub(super) fn uses(pid: u32, memfds: &[Identity]) -> bool {
     }
     let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
     mapped(&maps).any(|(key, ..)| memfds.contains(&key))
+}
+
+/// Those that a process executes or maps, whose maps are `maps`, as in [`Memfds::used`].
+pub(super) fn used(proc: &Proc, maps: &[u8]) -> Vec<Identity> {
+    let exe = Memfd::open(proc, "exe").map(|(key, _)| key);
+    let mapped = mapped(maps).map(|(key, ..)| key);
+    exe.into_iter().chain(mapped).collect()
 }
 
 /// The session memfds in the text of /proc/PID/maps: which, where (as map_files calls it) and their names.

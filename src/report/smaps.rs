@@ -29,6 +29,8 @@ pub struct Mapping {
     pub rss_bytes: u64,
     /// The same, each page divided by the number of processes that map it.
     pub pss_bytes: u64,
+    /// Bytes that no other process maps (`Private_Clean`, `Private_Dirty`, `Private_Hugetlb`): its part of the USS.
+    pub private_bytes: u64,
     /// Bytes of anonymous memory: pages of no file, or private copies of a file's pages.
     pub anonymous_bytes: u64,
     /// Bytes swapped out.
@@ -111,6 +113,11 @@ pub fn parse(text: &[u8]) -> Result<Vec<Mapping>> {
     Ok(mappings)
 }
 
+/// The mappings of /proc/PID/maps: as in smaps, without the fields. Lines that are none are passed over.
+pub fn parse_maps(text: &[u8]) -> impl Iterator<Item = Mapping> {
+    text.split(|&byte| byte == b'\n').filter_map(header)
+}
+
 /// `00401000-00585000 r-xp 00001000 fe:00 10199043      /usr/bin/busybox`
 fn header(line: &[u8]) -> Option<Mapping> {
     let (range, rest) = word(line)?;
@@ -148,6 +155,7 @@ fn header(line: &[u8]) -> Option<Mapping> {
         deleted,
         rss_bytes: 0,
         pss_bytes: 0,
+        private_bytes: 0,
         anonymous_bytes: 0,
         swap_bytes: 0,
         flags: Vec::new(),
@@ -165,6 +173,9 @@ fn field(pending: &mut Pending, line: &[u8]) -> Option<()> {
         b"Rss" => (mapping.rss_bytes, pending.rss) = (kib(value)?, true),
         b"Pss" => (mapping.pss_bytes, pending.pss) = (kib(value)?, true),
         b"Anonymous" => (mapping.anonymous_bytes, pending.anonymous) = (kib(value)?, true),
+        b"Private_Clean" | b"Private_Dirty" | b"Private_Hugetlb" => {
+            mapping.private_bytes = mapping.private_bytes.saturating_add(kib(value)?);
+        }
         b"Swap" => mapping.swap_bytes = kib(value)?,
         b"VmFlags" => {
             mapping.flags = value

@@ -40,6 +40,8 @@ pub struct Counts {
     pub rss_bytes: u64,
     /// The same, each divided by the number of processes that map it (Pss).
     pub pss_bytes: u64,
+    /// Pages present in RAM that no other process maps (smem's and procrank's Uss).
+    pub uss_bytes: u64,
     /// Pages that only exist in RAM: of no file, or private copies.
     pub anonymous_bytes: u64,
     /// Swapped out.
@@ -47,11 +49,12 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn add(&mut self, more: &Self) {
+    pub(super) fn add(&mut self, more: &Self) {
         self.size_bytes += more.size_bytes;
         self.in_place_bytes += more.in_place_bytes;
         self.rss_bytes += more.rss_bytes;
         self.pss_bytes += more.pss_bytes;
+        self.uss_bytes += more.uss_bytes;
         self.anonymous_bytes += more.anonymous_bytes;
         self.swap_bytes += more.swap_bytes;
     }
@@ -382,6 +385,7 @@ fn row(mapping: &Mapping, file: Option<&MappedFile>, adjoining: Option<String>, 
             in_place_bytes: size.saturating_sub(copied),
             rss_bytes: mapping.rss_bytes,
             pss_bytes: mapping.pss_bytes,
+            uss_bytes: mapping.private_bytes,
             anonymous_bytes: mapping.anonymous_bytes,
             swap_bytes: mapping.swap_bytes,
         },

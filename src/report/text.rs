@@ -2,13 +2,16 @@
 
 use std::fmt::{self, Write as _};
 
+use serde::Serialize;
+
 use super::session_memfd::SessionMemfd;
 use super::summary::{Counts, Report, Totals};
+use super::table::{Cell, Head, Table};
 
 /// What the columns mean, for `--help`.
 pub fn columns() -> &'static str {
     "\
-Columns, all in KiB:
+Columns of a process (PID), all in KiB:
   SIZE      address space (procrank: Vss)
   IN PLACE  of that, run in place: mapped from flash, or from an image in the
             page cache or in tmpfs, and not copied
@@ -28,7 +31,7 @@ of stub and copied pages are parts of the session memfd, not added to it. (With
 the image as root directory there are two memfds, and no page is copied.)
 
 The page cache is shared: PSS less ANON is this process's share of it. USS is not
-shown: it would call page cache the process's own that it merely maps alone."
+shown here: it calls page cache the process's own that it merely maps alone."
 }
 
 impl fmt::Display for Report {
@@ -244,6 +247,66 @@ fn is_rare(name: &str) -> bool {
     ]
     .iter()
     .any(|start| name.starts_with(start))
+}
+
+/// What a name of a list is in JSON.
+fn json_name(value: impl Serialize) -> String {
+    let value = serde_json::to_value(value).unwrap_or_default();
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The mappings of processes, for scripts.
+pub fn csv(reports: &[Report]) -> String {
+    let head = |name| Head { title: "", name };
+    let heads = [
+        "pid",
+        "start",
+        "end",
+        "perms",
+        "class",
+        "program",
+        "part",
+        "size_bytes",
+        "in_place_bytes",
+        "rss_bytes",
+        "pss_bytes",
+        "uss_bytes",
+        "anonymous_bytes",
+        "swap_bytes",
+        "path",
+    ];
+    let mut table = Table {
+        heads: heads.map(head).to_vec(),
+        rows: Vec::new(),
+    };
+    for report in reports {
+        for row in &report.rows {
+            let counts = &row.counts;
+            let names = [
+                format!("{:#x}", row.start),
+                format!("{:#x}", row.end),
+                row.perms.clone(),
+                json_name(row.class),
+                row.program.clone().unwrap_or_default(),
+                json_name(row.part),
+            ];
+            let figures = [
+                counts.size_bytes,
+                counts.in_place_bytes,
+                counts.rss_bytes,
+                counts.pss_bytes,
+                counts.uss_bytes,
+                counts.anonymous_bytes,
+                counts.swap_bytes,
+            ];
+            let mut cells = vec![Cell::Number(report.pid.into())];
+            cells.extend(names.map(Cell::Text));
+            cells.extend(figures.map(Cell::Bytes));
+            cells.push(Cell::Text(row.path.clone()));
+            table.rows.push(cells);
+        }
+    }
+    table.csv()
 }
 
 /// The totals of several processes side by side, one column each; of two also what the second has more.

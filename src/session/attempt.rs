@@ -46,7 +46,7 @@ pub fn make_executable_memfd() -> Result<()> {
 /// # Errors
 /// See [`seal_memfd`].
 pub fn execute_memfd() -> Result<()> {
-    let boot = whole::boot_memfd()?;
+    let boot = whole::boot_memfd(sys::wire::PART)?;
     let ended = sys::in_child(|| {
         // It complains that there is no session.
         if let Ok(null) = rustix::fs::open("/dev/null", OFlags::WRONLY, rustix::fs::Mode::empty()) {
@@ -71,6 +71,7 @@ pub fn trap() -> Result<bool> {
     let session = filter::Session {
         stub: 0x1000..0x2000,
         kept: 1000..=1003,
+        server: None,
     };
     let filter: Vec<_> = filter(&session).iter().map(|insn| insn.bytes()).collect();
     let trapped = |no_new_privs: bool| {

@@ -31,6 +31,9 @@ const JUMP_EQUAL: u16 = 0x15;
 const JUMP_AT_LEAST: u16 = 0x35;
 const JUMP_ABOVE: u16 = 0x25;
 const JUMP_SET: u16 = 0x45;
+/// With what was copied by [`COPY`].
+const JUMP_EQUAL_COPY: u16 = 0x1d;
+const COPY: u16 = 0x07;
 const RETURN: u16 = 0x06;
 
 const ALLOW: u32 = 0x7fff_0000;
@@ -55,6 +58,9 @@ const AUDIT_ARCH: u32 = match () {
 const X32_SYSCALL_BIT: u32 = 0x4000_0000;
 const MAP_ANONYMOUS: u32 = 0x20;
 const SIG_UNBLOCK: u32 = 1;
+/// io_uring_enter(2) flags.
+const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
+const IORING_ENTER_EXT_ARG_REG: u32 = 1 << 6;
 
 /// Where the low and high words of an argument are.
 fn arg(number: u32) -> (u32, u32) {
@@ -93,6 +99,13 @@ fn answer(k: u32) -> Instruction {
     }
 }
 
+const COPY_IT: Instruction = Instruction {
+    code: COPY,
+    if_true: 0,
+    if_false: 0,
+    k: 0,
+};
+
 fn errno(errno: i32) -> Instruction {
     answer(ERRNO | errno.cast_unsigned())
 }
@@ -104,6 +117,8 @@ pub(super) struct Session {
     pub(super) stub: Range<u64>,
     /// Numbers of the descriptors that programs cannot close.
     pub(super) kept: RangeInclusive<u32>,
+    /// The process that programs can neither kill nor stop: `loader-stub/src/kill.rs`.
+    pub(super) server: Option<u32>,
 }
 
 /// The filter of a session.
@@ -131,15 +146,17 @@ pub(super) fn filter(session: &Session) -> Vec<Instruction> {
         program.push(jump(JUMP_EQUAL, *number as u32, skip as u8, 0));
     }
     program.push(answer(ALLOW));
+    let own = own_calls();
+    let skip = own.len() as u8;
     program.extend([
         load(POINTER_HIGH),
-        jump(JUMP_EQUAL, (session.stub.start >> 32) as u32, 0, 4),
+        jump(JUMP_EQUAL, (session.stub.start >> 32) as u32, 0, 3 + skip),
         load(POINTER_LOW),
-        jump(JUMP_AT_LEAST, session.stub.start as u32, 0, 2),
-        jump(JUMP_AT_LEAST, session.stub.end as u32, 1, 0),
-        answer(ALLOW),
-        load(NUMBER),
+        jump(JUMP_AT_LEAST, session.stub.start as u32, 0, 1 + skip),
+        jump(JUMP_AT_LEAST, session.stub.end as u32, skip, 0),
     ]);
+    program.extend(own);
+    program.push(load(NUMBER));
     // Each rule ends in answers; a call that is not its own jumps over it, the number still loaded.
     for (number, body) in rules {
         program.push(jump(JUMP_EQUAL, number as u32, 0, body.len() as u8));
@@ -147,6 +164,24 @@ pub(super) fn filter(session: &Session) -> Vec<Instruction> {
     }
     program.push(answer(ALLOW));
     program
+}
+
+/// What is done with the calls of the stub's own: they pass, but for that by which those calls return that it has made in
+/// the place of the program's, where no register is free for a jump: `outside` in loader-stub/src/arch/.
+fn own_calls() -> Vec<Instruction> {
+    let pass = answer(ALLOW);
+    if cfg!(any(target_arch = "x86_64", target_arch = "arm")) {
+        return vec![pass];
+    }
+    vec![
+        load(NUMBER),
+        jump(JUMP_EQUAL, libc::SYS_rt_sigprocmask as u32, 0, 3),
+        // The size of the sets.
+        load(arg(3).0),
+        jump(JUMP_EQUAL, 0, 0, 1),
+        answer(TRAP),
+        pass,
+    ]
 }
 
 /// What is done with the calls that do not always pass, unless the stub itself makes them.
@@ -174,6 +209,28 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
             errno(libc::EBADF),
         ]
     };
+    // Unknown flags, and a descriptor onto itself, are the kernel's to refuse.
+    let mut dup3 = vec![
+        load(arg(2).0),
+        jump(JUMP_EQUAL, 0, 2, 0),
+        jump(JUMP_EQUAL, libc::O_CLOEXEC.cast_unsigned(), 1, 0),
+        answer(ALLOW),
+        load(arg(0).0),
+        COPY_IT,
+        load(arg(1).0),
+        jump(JUMP_EQUAL_COPY, 0, 0, 1),
+        answer(ALLOW),
+    ];
+    dup3.extend(keep(1));
+    let mut enter = vec![
+        load(arg(3).0),
+        // Where the structure is no filter can see, nor the handler.
+        jump(JUMP_SET, IORING_ENTER_EXT_ARG_REG, 0, 1),
+        answer(ALLOW),
+        jump(JUMP_SET, IORING_ENTER_EXT_ARG, 0, 1),
+        answer(TRAP),
+    ];
+    enter.extend(if_pointer(4, answer(TRAP)));
     let mut unblock = vec![
         load(arg(0).0),
         jump(JUMP_EQUAL, SIG_UNBLOCK, 0, 1),
@@ -208,10 +265,25 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
         (libc::SYS_epoll_pwait, if_pointer(4, answer(TRAP))),
         (SYS_EPOLL_PWAIT2, if_pointer(4, answer(TRAP))),
         (SYS_IO_PGETEVENTS, if_pointer(5, answer(TRAP))),
+        (libc::SYS_io_uring_enter, enter),
         // Its CLONE_CLEAR_SIGHAND cannot be seen here; every caller falls back to clone(2).
         (libc::SYS_clone3, vec![errno(libc::ENOSYS)]),
-        (libc::SYS_dup3, keep(1)),
+        (libc::SYS_dup3, dup3),
     ];
+    if let Some(server) = session.server {
+        let kill = vec![
+            load(arg(1).0),
+            jump(JUMP_EQUAL, libc::SIGKILL.cast_unsigned(), 1, 0),
+            jump(JUMP_EQUAL, libc::SIGSTOP.cast_unsigned(), 0, 3),
+            load(arg(0).0),
+            // Everybody, or just that one.
+            jump(JUMP_EQUAL, u32::MAX, 2, 0),
+            jump(JUMP_EQUAL, server, 1, 0),
+            answer(ALLOW),
+            answer(TRAP),
+        ];
+        rules.push((libc::SYS_kill, kill));
+    }
     #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
     rules.push((libc::SYS_dup2, keep(1)));
     #[cfg(target_arch = "arm")]
@@ -253,8 +325,9 @@ mod tests {
         let program = filter(&Session {
             stub: 0x7f80_0000_0000..0x7f80_0001_0000,
             kept: 1000..=1003,
+            server: Some(77),
         });
-        let (mut at, mut value) = (0, 0);
+        let (mut at, mut value, mut copy) = (0, 0, 0);
         loop {
             let insn = program[at];
             at += 1;
@@ -265,7 +338,12 @@ mod tests {
                     value = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
                     continue;
                 }
+                COPY => {
+                    copy = value;
+                    continue;
+                }
                 JUMP_EQUAL => value == insn.k,
+                JUMP_EQUAL_COPY => value == copy,
                 JUMP_AT_LEAST => value >= insn.k,
                 JUMP_ABOVE => value > insn.k,
                 JUMP_SET => value & insn.k != 0,
@@ -317,10 +395,39 @@ mod tests {
             call(libc::SYS_dup3, [3, 1001, 0, 0, 0, 0]),
             errno(libc::EBADF)
         );
+        assert_eq!(call(libc::SYS_dup3, [1001, 1001, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_dup3, [3, 1001, 1, 0, 0, 0]), ALLOW);
+        assert_eq!(
+            call(libc::SYS_dup3, [1002, 1001, 0, 0, 0, 0]),
+            errno(libc::EBADF)
+        );
         assert_eq!(call(libc::SYS_close, [1004, 0, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_clone3, [0; 6]), errno(libc::ENOSYS));
         assert_eq!(call(libc::SYS_ppoll, [0; 6]), ALLOW);
         assert_eq!(call(libc::SYS_ppoll, [0, 0, 0, 0x1000, 8, 0]), TRAP);
+        let enter = |flags, arg| call(libc::SYS_io_uring_enter, [3, 1, 1, flags, arg, 8]);
+        assert_eq!(enter(1, 0), ALLOW);
+        assert_eq!(enter(1, 0x1000), TRAP);
+        assert_eq!(enter(9, 0x1000), TRAP);
+        assert_eq!(enter(0x49, 0x1000), ALLOW);
+    }
+
+    #[test]
+    fn the_server_cannot_be_killed() {
+        let kill = |pid: i32, signal| call(libc::SYS_kill, [pid as u64, signal, 0, 0, 0, 0]);
+        for (pid, signal, answer) in [
+            (-1, 9, TRAP),
+            (77, 9, TRAP),
+            (-1, 19, TRAP),
+            (77, 19, TRAP),
+            (-1, 15, ALLOW),
+            (77, 18, ALLOW),
+            (78, 9, ALLOW),
+            (-77, 19, ALLOW),
+            (0, 9, ALLOW),
+        ] {
+            assert_eq!(kill(pid, signal), answer, "{pid} {signal}");
+        }
     }
 
     #[test]

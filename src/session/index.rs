@@ -9,14 +9,14 @@ use crate::units::PageSize;
 
 /// The tables of `wire.rs`.
 #[derive(Default)]
-pub(super) struct Tables {
+pub(super) struct Index {
     /// Sorted by number and size.
     pub(super) files: Vec<wire::File>,
     /// Each file's one behind the other.
     pub(super) runs: Vec<wire::Run>,
 }
 
-impl Tables {
+impl Index {
     /// Of the whole image. What is damaged in it has no entry: it is read through the view, which says what is wrong.
     pub(super) fn new(image: &Image, page: PageSize) -> Self {
         let mut tables = Self::default();

@@ -166,6 +166,7 @@ fn compose(
         at,
         addr: STUB_BASE + from_base,
         len_bytes,
+        anonymous: false,
     };
     let segments = [
         segment(R | X, 0, 0, code_len),

@@ -92,7 +92,7 @@ fn create(name: &[u8]) -> io::Result<File> {
 /// `PF_R`
 pub(super) const R: u32 = 4;
 /// `PF_W`
-const W: u32 = 2;
+pub(super) const W: u32 = 2;
 /// `PF_X`
 pub(super) const X: u32 = 1;
 
@@ -105,8 +105,10 @@ pub(super) struct Segment {
     pub(super) at: u64,
     /// Address.
     pub(super) addr: u64,
-    /// Bytes; a segment of none is left out.
+    /// Bytes; a segment of none is left out. It may be longer than the memfd, so that its addresses are taken.
     pub(super) len_bytes: u64,
+    /// Zeroed memory: nothing of the memfd.
+    pub(super) anonymous: bool,
 }
 
 /// The start of a memfd, for the machine that this was compiled for: ELF header and program headers (elf(5)) for the
@@ -174,12 +176,14 @@ fn header(segments: &[Segment], stack_exec: Option<bool>) -> Vec<u8> {
             at,
             addr: address,
             len_bytes,
+            anonymous,
         } = segment;
+        let in_file = if anonymous { 0 } else { len_bytes };
         word(&mut elf, kind);
         if WIDE {
             word(&mut elf, flags);
         }
-        for value in [at, address, address, len_bytes, len_bytes] {
+        for value in [at, address, address, in_file, len_bytes] {
             addr(&mut elf, value);
         }
         if !WIDE {
@@ -201,6 +205,7 @@ mod tests {
             at: part * wire::PART,
             addr: STUB_BASE + part * wire::PART,
             len_bytes: 100 * part,
+            anonymous: false,
         };
         let elf = executable(&[0; 400], &[0, 1, 2, 3, 4].map(segment), Some(false));
         let parsed = goblin::elf::Elf::parse(&elf).unwrap();

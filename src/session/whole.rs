@@ -6,6 +6,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -16,8 +17,8 @@ use rustix::pipe::PipeFlags;
 use rustix::process::{Resource, getrlimit};
 
 use super::filter::{self, filter};
-use super::index::Tables;
-use super::memfd::{self, R, Segment, X};
+use super::index::Index;
+use super::memfd::{self, R, Segment, W, X};
 use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
 use crate::backing::{Backing, NoCow};
 use crate::cramfs::{Image, show_path};
@@ -46,6 +47,8 @@ pub struct Begin<'a> {
     pub in_place: bool,
     /// Install the filter: else only the first program is started in place.
     pub stay: bool,
+    /// The process that serves the view, if the session must not be able to end it: the session is the whole system.
+    pub server: Option<u32>,
 }
 
 /// What a session inherits of the image: a descriptor that gives nobody more than they have.
@@ -137,7 +140,7 @@ pub fn require_interpreter(path: &[u8]) -> Result<()> {
 
 /// Has the image anything that can be mapped from it with such pages?
 pub fn has_direct_pages(image: &Image, page: PageSize) -> bool {
-    !Tables::new(image, page).runs.is_empty()
+    !Index::new(image, page).runs.is_empty()
 }
 
 /// xip-run must not be a program of a session itself: the session's handler is where the stub would be.
@@ -169,11 +172,15 @@ fn try_begin(
 ) -> Result<std::convert::Infallible> {
     let first_fd = free_numbers()?;
     let [exe_fd, image_fd, resident_fd, boot_fd] = [0, 1, 2, 3].map(|at| first_fd + at);
-    let boot = boot_memfd()?;
+    let kept = first_fd as u32..=boot_fd as u32;
+    let tables = Tables::of_session(image, begin, kept);
+    let resident_len = tables.resident_len();
+    let boot = boot_memfd(resident_len)?;
     let stat = rustix::fs::fstat(&boot).map_err(|err| Error::failed(format!("fstat: {err}")))?;
     let view = rustix::fs::stat("/").map_err(|err| Error::failed(format!("stat /: {err}")))?;
     let session = wire::Session {
         magic: wire::SESSION_MAGIC,
+        len: resident_len,
         first_fd: first_fd as u64,
         last_fd: boot_fd as u64,
         boot_fd: boot_fd as u64,
@@ -187,9 +194,13 @@ fn try_begin(
         view_dev: device(view.st_dev),
         randomize: u64::from(addresses_are_randomized()),
         page: begin.page.bytes(),
-        ..Default::default()
+        server: begin.server.map_or(0, u64::from),
+        pid_max: pid_max(),
+        filter: tables.filter.len() as u64,
+        files: tables.files.len() as u64,
+        runs: tables.runs.len() as u64,
     };
-    let (resident, resident_len) = resident_memfd(image, session, begin)?;
+    let resident = resident_memfd(&session, &tables)?;
     for (fd, number) in [
         // Nobody's yet, and no program's to be given by open(2).
         (boot.try_clone().map_err(no_descriptor)?.into(), exe_fd),
@@ -226,6 +237,12 @@ fn try_begin(
         "{}: execveat of the loader stub: {err}{hint}",
         show_path(begin.path)
     )))
+}
+
+/// `kernel.pid_max`, or its default.
+fn pid_max() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(32768)
 }
 
 fn device(dev: u64) -> [u32; 2] {
@@ -293,55 +310,101 @@ fn start_descriptors(start: OwnedFd, boot: &File) -> Result<OwnedFd> {
     }
 }
 
-/// Nothing but the stub.
-pub(super) fn boot_memfd() -> Result<File> {
-    let segment = Segment {
-        flags: R | X,
-        at: 0,
-        addr: STUB_BASE,
-        len_bytes: wire::CODE + SESSION_STUB.len() as u64,
-    };
-    // The stub makes the stack executable for those that want it.
-    let code = memfd::executable(SESSION_STUB, &[segment], Some(false));
-    memfd::sealed(b"boot", &[(0, code)])
+/// What follows the record in the resident memfd.
+struct Tables {
+    filter: Vec<filter::Instruction>,
+    files: Vec<wire::File>,
+    runs: Vec<wire::Run>,
 }
 
-/// The stub at the same place, and the record with its tables. Returns its length too.
-fn resident_memfd(image: &Image, session: wire::Session, begin: &Begin<'_>) -> Result<(File, u64)> {
-    let tables = match begin.in_place {
-        true => Tables::new(image, begin.page),
-        false => Tables::default(),
+impl Tables {
+    fn of_session(image: &Image, begin: &Begin<'_>, kept: RangeInclusive<u32>) -> Self {
+        let index = match begin.in_place {
+            true => Index::new(image, begin.page),
+            false => Index::default(),
+        };
+        let filter = match begin.stay {
+            true => filter(&filter::Session {
+                stub: STUB_BASE..STUB_BASE + wire::CODE + SESSION_STUB.len() as u64,
+                kept,
+                server: begin.server,
+            }),
+            false => Vec::new(),
+        };
+        let Index { files, runs } = index;
+        Self {
+            filter,
+            files,
+            runs,
+        }
+    }
+
+    fn resident_len(&self) -> u64 {
+        let tables = size_of_val(self.filter.as_slice())
+            + size_of_val(self.files.as_slice())
+            + size_of_val(self.runs.as_slice());
+        wire::RECORD + (size_of::<wire::Session>() + tables) as u64
+    }
+}
+
+/// Nothing but the stub. The kernel maps it over all the addresses that the resident memfd will have, and memory for the
+/// stub's actions of SIGSYS below: nothing else can be there, wherever the kernel puts the stack and the vdso.
+pub(super) fn boot_memfd(resident_len: u64) -> Result<File> {
+    let actions = Segment {
+        flags: R | W,
+        addr: STUB_BASE - wire::PART,
+        len_bytes: wire::ACTIONS,
+        anonymous: true,
+        ..Segment::default()
     };
+    let code = Segment {
+        flags: R | X,
+        addr: STUB_BASE,
+        len_bytes: resident_len,
+        ..Segment::default()
+    };
+    // The stub makes the stack executable for those that want it.
+    let elf = memfd::executable(SESSION_STUB, &[actions, code], Some(false));
+    memfd::sealed(b"boot", &[(0, elf)])
+}
+
+/// The stub at the same place, and the record with its tables.
+fn resident_memfd(session: &wire::Session, tables: &Tables) -> Result<File> {
     let code = memfd::executable(SESSION_STUB, &[], None);
-    let filter = match begin.stay {
-        true => filter(&filter::Session {
-            stub: STUB_BASE..STUB_BASE + code.len() as u64,
-            kept: session.first_fd as u32..=session.last_fd as u32,
-        }),
-        false => Vec::new(),
-    };
-    let mut tables_bytes = Vec::new();
-    filter
-        .iter()
-        .for_each(|insn| tables_bytes.extend(insn.bytes()));
+    let mut record = sys::bytes_of(session).to_vec();
+    record.extend(tables.filter.iter().flat_map(|insn| insn.bytes()));
     for file in &tables.files {
-        tables_bytes.extend_from_slice(sys::bytes_of(file));
+        record.extend_from_slice(sys::bytes_of(file));
     }
     for run in &tables.runs {
-        tables_bytes.extend_from_slice(sys::bytes_of(run));
+        record.extend_from_slice(sys::bytes_of(run));
     }
-    let len = wire::RECORD + (size_of::<wire::Session>() + tables_bytes.len()) as u64;
-    let session = wire::Session {
-        len,
-        filter: filter.len() as u64,
-        files: tables.files.len() as u64,
-        runs: tables.runs.len() as u64,
-        ..session
-    };
-    let mut record = sys::bytes_of(&session).to_vec();
-    record.append(&mut tables_bytes);
-    Ok((
-        memfd::sealed(b"session", &[(0, code), (wire::RECORD, record)])?,
-        len,
-    ))
+    memfd::sealed(b"session", &[(0, code), (wire::RECORD, record)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_memfd_takes_the_addresses_of_the_resident() {
+        let len = 5 * wire::PART + 100;
+        let boot = boot_memfd(len).unwrap();
+        let mut bytes = vec![0; boot.metadata().unwrap().len() as usize];
+        boot.read_exact_at(&mut bytes, 0).unwrap();
+        let elf = goblin::elf::Elf::parse(&bytes).unwrap();
+        let loads: Vec<_> = elf
+            .program_headers
+            .iter()
+            .filter(|phdr| phdr.p_type == goblin::elf::program_header::PT_LOAD)
+            .map(|phdr| (phdr.p_vaddr, phdr.p_filesz, phdr.p_memsz, phdr.p_flags))
+            .collect();
+        assert_eq!(
+            loads,
+            [
+                (STUB_BASE - wire::PART, 0, wire::ACTIONS, R | W),
+                (STUB_BASE, len, len, R | X),
+            ]
+        );
+    }
 }

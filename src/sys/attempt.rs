@@ -126,14 +126,16 @@ pub fn no_core_dump() {
 
 /// Has this process killed once it has had that much time on a processor: setitimer(2) `ITIMER_PROF`.
 fn end_after(processor_ms: u32) {
+    // As wide as these are, they differ: the value fits into all.
+    let milliseconds = processor_ms.cast_signed();
     let timer = libc::itimerval {
         it_interval: libc::timeval {
             tv_sec: 0,
             tv_usec: 0,
         },
         it_value: libc::timeval {
-            tv_sec: (processor_ms / 1000) as _,
-            tv_usec: (processor_ms % 1000 * 1000) as _,
+            tv_sec: (milliseconds / 1000) as _,
+            tv_usec: (milliseconds % 1000 * 1000) as _,
         },
     };
     // SAFETY: no handler is installed; both structures are read or written as what they are.

@@ -18,10 +18,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::bind::{Bind, host_directories};
 use super::same_tree::require_same_tree;
+use super::serve::give_up_rights;
 use super::server::{MAX_READ_BYTES, Server};
 use crate::cramfs::Image;
 use crate::error::{Error, Result};
@@ -53,7 +54,7 @@ pub fn server_of(source: &str) -> Option<u32> {
 }
 
 /// An error of a system call that was needed for the view.
-fn failed(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
+pub(super) fn failed(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
     Error::failed(format!("the root view: {what}: {}", err.into()))
 }
 
@@ -78,7 +79,7 @@ fn refused(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
 /// [`Kind::Lacking`](crate::error::Kind) if this kernel, or this user, can have no root view, else
 /// [`Kind::Failed`](crate::error::Kind); with the system call and the way out.
 pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> Result<()> {
-    let wanted_binds = canonical_binds(options)?;
+    let wanted_binds = canonical_binds(&options.binds)?;
     let cwd = std::env::current_dir().ok();
     if !may_mount() {
         // There is no way back from a namespace: first what can be known outside.
@@ -121,11 +122,11 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
 }
 
 /// The caller's binds, their sources canonical: without links, which would lead elsewhere once the root is another.
-fn canonical_binds(options: &ViewOptions) -> Result<Vec<Bind>> {
+pub(super) fn canonical_binds(binds: &[Bind]) -> Result<Vec<Bind>> {
     let canonical = |bind: &Bind| {
         let source = bind.source.canonicalize().map_err(|err| {
             Error::failed(format!(
-                "--bind {}: on the host: {err}",
+                "bind {}: on the host: {err}",
                 bind.source.display()
             ))
         })?;
@@ -134,7 +135,7 @@ fn canonical_binds(options: &ViewOptions) -> Result<Vec<Bind>> {
             ..bind.clone()
         })
     };
-    options.binds.iter().map(canonical).collect()
+    binds.iter().map(canonical).collect()
 }
 
 /// May this process mount, without a user namespace of its own?
@@ -252,17 +253,9 @@ fn start_server(
 ) -> Result<u32> {
     let keep = [image_fd, device.as_fd(), wait.as_fd()];
     sys::run_detached(&keep, || {
-        let _ = CString::new(SERVER_NAME).map(|name| rustix::thread::set_name(&name));
         // pkill -f of the program must not find its server.
         sys::set_title(SERVER_NAME.as_bytes());
-        // It parses what somebody else wrote, and needs no right for that.
-        let _ = rustix::thread::set_no_new_privs(true);
-        let none = CapabilitySets {
-            effective: CapabilitySet::empty(),
-            permitted: CapabilitySet::empty(),
-            inheritable: CapabilitySet::empty(),
-        };
-        let _ = rustix::thread::set_capabilities(None, none);
+        give_up_rights();
         let mounted = wait
             .try_clone()
             .and_then(|wait| File::from(wait).read_exact(&mut [0]));
@@ -275,14 +268,14 @@ fn start_server(
     .map_err(|err| failed("start the server", err))
 }
 
-fn open_directory(path: &str) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_directory(path: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// Makes `new` the root directory. False where the old root cannot be moved away: it is the kernel's first one (an
 /// initramfs) or no mount point (in a chroot). It stays mounted then, where no path leads.
-fn change_root(new: &OwnedFd) -> rustix::io::Result<bool> {
+pub(super) fn change_root(new: &OwnedFd) -> rustix::io::Result<bool> {
     rustix::process::fchdir(new)?;
     match rustix::process::pivot_root(".", ".") {
         Ok(()) => Ok(true),
@@ -295,7 +288,7 @@ fn change_root(new: &OwnedFd) -> rustix::io::Result<bool> {
 }
 
 /// Binds; the current directory is the host's root, `/` is the view's.
-fn apply(bind: &Bind) -> Result<()> {
+pub(super) fn apply(bind: &Bind) -> Result<()> {
     let source = match bind.source.strip_prefix("/") {
         Ok(path) if !path.as_os_str().is_empty() => path,
         _ => Path::new("."),

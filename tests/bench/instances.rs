@@ -36,7 +36,14 @@ pub(crate) struct MemoryRow {
 }
 
 impl MemoryRow {
-    /// What each process has to itself, bytes.
+    /// What each process has to itself, without its part of what its session has: bytes.
+    pub(crate) fn process_bytes_each(&self) -> Option<f64> {
+        let memory = self.figures.as_ref().ok()?;
+        let bytes = memory.anonymous_bytes + memory.page_table_bytes;
+        Some(bytes as f64 / self.instances as f64)
+    }
+
+    /// What each process has to itself, and its part of what its session has: bytes.
     pub(crate) fn own_bytes_each(&self) -> Option<f64> {
         let memory = self.figures.as_ref().ok()?;
         Some(memory.own_bytes as f64 / self.instances as f64)

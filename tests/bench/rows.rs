@@ -48,6 +48,13 @@ pub(crate) fn rows(tree: &Tree, execs: u32) -> Vec<Row> {
         "spawn",
         "/bin/true",
     );
+    row(
+        "posix-spawn",
+        "posix_spawn and wait, dynamic true",
+        native,
+        "posix-spawn",
+        "/bin/true",
+    );
     for (has, name, shell) in [
         (true, "loop-busybox", "busybox sh"),
         (tree.has_dash, "loop-dash", "dash"),
@@ -108,6 +115,7 @@ pub(crate) fn rows(tree: &Tree, execs: u32) -> Vec<Row> {
     row("getppid", "getppid (untrapped)", native, "getppid", "");
     row("sigprocmask", "sigprocmask", native, "sigprocmask", "");
     row("sigaction", "sigaction", native, "sigaction", "");
+    row("trap", "a trap by seccomp, by itself", native, "trap", "");
     rows
 }
 

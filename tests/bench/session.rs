@@ -17,6 +17,10 @@
 //! as the ratio the median of the rounds' ratios with its quartiles: what disturbs one place disturbs the next one too.
 //! All is warm: everything has been done before the first round.
 //!
+//! **Programs** are started by vfork(2) and execve(2), as shells do it. glibc's posix_spawn(3) is a row of its own: it sets
+//! the action of every signal before it executes (62 system calls, or one if clone3(2) has `CLONE_CLEAR_SIGHAND`), and a
+//! session traps each.
+//!
 //! **Memory.** So many processes of one dynamic program sleep. Anonymous pages, page tables and session memfds are their
 //! own; what they have mapped of files and present is counted once, however many map it; the server of the view and proot
 //! are counted in. Figures are by `xip_run::report`. What the kernel keeps of an image that no process has mapped (the
@@ -47,11 +51,12 @@ use shared::{Bar, OrWhy};
 const SPAWN_RATIO_BAR: f64 = 1.10;
 /// System calls that are not trapped.
 const UNTRAPPED_RATIO_BAR: f64 = 1.15;
-/// mmap(2) and munmap(2) of a file: so much more than natively.
+/// mmap(2) and munmap(2) of a file: so much more than natively. The row `trap` says how much of it is seccomp's own.
 const MMAP_MORE_US_BAR: f64 = 1.5;
 /// stat(2) of a file of the image: so many times that on a tmpfs.
 const STAT_RATIO_BAR: f64 = 1.2;
-/// What each process has to itself: so much more than natively.
+/// What each process has to itself, page tables included: so much more than natively. What its session has is shared by
+/// all of the session.
 const OWN_RAM_BAR_KIB: f64 = 24.0;
 /// The view's server.
 const SERVER_RESIDENT_BAR_KIB: f64 = 1536.0;
@@ -255,10 +260,13 @@ fn bars(time: &[TimeRow], memory: &[MemoryRow], server: Option<Server>) -> Vec<B
         let native = memory
             .iter()
             .find(|native| native.place == Place::Native && native.instances == row.instances);
-        let each = |row: &MemoryRow| row.own_bytes_each();
+        let each = |row: &MemoryRow| row.process_bytes_each();
         let more = each(row).zip(native.and_then(each));
         bars.push(Bar::new(
-            format!("own RAM of each of {}, KiB more than native", row.instances),
+            format!(
+                "anonymous memory and page tables of each of {}, KiB more than native",
+                row.instances
+            ),
             more.map_or(nothing, |(own, native)| (own - native) / 1024.0),
             OWN_RAM_BAR_KIB,
         ));

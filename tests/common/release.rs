@@ -6,20 +6,59 @@ use std::process::Command;
 
 use super::launch::{have, skip};
 
-pub const TARGET: &str = "x86_64-unknown-linux-musl";
+/// What a board's programs are built for, and how: as the README says.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Rust's name.
+    pub name: &'static str,
+    pub linker: &'static str,
+    pub rustflags: &'static str,
+}
 
-/// Builds it; `None`, which is said, if its target is not installed.
+pub const X86_64: Target = Target {
+    name: "x86_64-unknown-linux-musl",
+    linker: "cc",
+    rustflags: "",
+};
+pub const AARCH64: Target = Target {
+    name: "aarch64-unknown-linux-musl",
+    linker: "rust-lld",
+    rustflags: "",
+};
+pub const RISCV64: Target = Target {
+    name: "riscv64gc-unknown-linux-gnu",
+    linker: "riscv64-linux-gnu-gcc",
+    rustflags: "-Ctarget-feature=+crt-static",
+};
+/// Thumb code is a sixth smaller.
+pub const ARMV7: Target = Target {
+    name: "armv7-unknown-linux-gnueabihf",
+    linker: "arm-linux-gnueabihf-gcc",
+    rustflags: "-Ctarget-feature=+crt-static,+thumb-mode",
+};
+
+/// Builds it for this machine; `None`, which is said, if its target is not installed.
 pub fn launcher() -> Option<PathBuf> {
-    let programs = build(TARGET, "cc", "", &["--bin", "xip-run"])?;
+    launcher_for(X86_64)
+}
+
+/// The same for another.
+pub fn launcher_for(target: Target) -> Option<PathBuf> {
+    let programs = build(target, &["--bin", "xip-run"])?;
     Some(programs.join("xip-run"))
 }
 
 /// Builds all programs for a target; the directory that they are in.
-pub fn programs(target: &str, linker: &str, rustflags: &str) -> Option<PathBuf> {
-    build(target, linker, rustflags, &["--bins"])
+pub fn programs(target: Target) -> Option<PathBuf> {
+    build(target, &["--bins"])
 }
 
-fn build(target: &str, linker: &str, rustflags: &str, which: &[&str]) -> Option<PathBuf> {
+fn build(target: Target, which: &[&str]) -> Option<PathBuf> {
+    let Target {
+        name: target,
+        linker,
+        rustflags,
+    } = target;
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let libraries = Command::new(rustc)
         .args(["--print=target-libdir", "--target", target])

@@ -17,20 +17,23 @@
 //! | Also | the same of another way to the image; may be repeated |
 //! | Refused | what `--image` is given that can be read but not executed, and what is said of it; may be repeated |
 //! | Failing | what `--image` is given where no image is found, and what is said of it; may be repeated |
-#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "tests/rigs.rs is a crate of its own"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use super::release::{self, Target};
 
 /// An architecture, by its names.
 pub struct Arch {
     pub name: &'static str,
     /// Debian's.
     pub debian: &'static str,
-    /// Rust's, with the linker and the flags that it needs.
-    pub target: &'static str,
-    pub linker: &'static str,
-    pub rustflags: &'static str,
+    pub target: Target,
     pub qemu: &'static str,
     pub console: &'static str,
 }
@@ -39,36 +42,28 @@ const ARCHES: [Arch; 4] = [
     Arch {
         name: "x86_64",
         debian: "amd64",
-        target: "x86_64-unknown-linux-musl",
-        linker: "cc",
-        rustflags: "",
+        target: release::X86_64,
         qemu: "qemu-system-x86_64",
         console: "ttyS0",
     },
     Arch {
         name: "armv7",
         debian: "armhf",
-        target: "armv7-unknown-linux-gnueabihf",
-        linker: "arm-linux-gnueabihf-gcc",
-        rustflags: "-Ctarget-feature=+crt-static",
+        target: release::ARMV7,
         qemu: "qemu-system-arm",
         console: "ttyAMA0",
     },
     Arch {
         name: "aarch64",
         debian: "arm64",
-        target: "aarch64-unknown-linux-musl",
-        linker: "rust-lld",
-        rustflags: "",
+        target: release::AARCH64,
         qemu: "qemu-system-aarch64",
         console: "ttyAMA0",
     },
     Arch {
         name: "riscv64",
         debian: "riscv64",
-        target: "riscv64gc-unknown-linux-gnu",
-        linker: "riscv64-linux-gnu-gcc",
-        rustflags: "-Ctarget-feature=+crt-static",
+        target: release::RISCV64,
         qemu: "qemu-system-riscv64",
         console: "ttyS0",
     },

@@ -22,6 +22,7 @@ pub mod nr {
     pub const READLINKAT: usize = 78;
     pub const PERSONALITY: usize = 92;
     pub const EXIT_GROUP: usize = 94;
+    pub const KILL: usize = 129;
     pub const TGKILL: usize = 131;
     pub const RT_SIGSUSPEND: usize = 133;
     pub const RT_SIGACTION: usize = 134;
@@ -34,11 +35,13 @@ pub mod nr {
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const MPROTECT: usize = 226;
+    pub const PRLIMIT64: usize = 261;
     pub const SECCOMP: usize = 277;
     pub const GETRANDOM: usize = 278;
     pub const EXECVEAT: usize = 281;
     pub const STATX: usize = 291;
     pub const IO_PGETEVENTS: usize = 292;
+    pub const IO_URING_ENTER: usize = 426;
     pub const CLOSE_RANGE: usize = 436;
     pub const FACCESSAT2: usize = 439;
     pub const EPOLL_PWAIT2: usize = 441;
@@ -192,12 +195,15 @@ unsafe extern "C" fn leave() -> ! {
 /// What a signal handler gets as its third argument: arch/arm64/include/uapi/asm/{ucontext,sigcontext}.h.
 #[repr(C)]
 pub struct Context {
+    /// Flags, link; the alternate stack's start, flags and size.
     head: [u64; 5],
     /// The mask that sigreturn restores.
     pub sigmask: SigSet,
     unused: [u64; 16],
     fault_address: u64,
     regs: [u64; 31],
+    sp: u64,
+    pc: u64,
 }
 
 const _: () = assert!(core::mem::offset_of!(Context, sigmask) == 40);
@@ -211,7 +217,8 @@ impl Context {
 
     /// The trapped call's arguments.
     pub fn args(&self) -> [usize; 6] {
-        [0, 1, 2, 3, 4, 5].map(|at| self.regs[at] as usize)
+        let [a, b, c, d, e, f, ..] = self.regs;
+        [a, b, c, d, e, f].map(|reg| reg as usize)
     }
 
     /// What the call shall seem to have answered.
@@ -219,24 +226,90 @@ impl Context {
         self.regs[0] = answer as u64;
     }
 
-    /// Where there is room for a call that is made once the handler is left: nowhere, as no register is free here for the
-    /// way back.
-    pub fn room_outside(&self, _len: usize, _spare: usize) -> Option<usize> {
-        None
+    /// The stack pointer of the interrupted code.
+    pub fn sp(&self) -> usize {
+        self.sp as usize
     }
 
-    /// How the trapped call would end there.
+    /// The alternate stack that there was: where it starts, and its size in bytes.
+    pub fn alternate_stack(&self) -> (usize, usize) {
+        (self.head[2] as usize, self.head[4] as usize)
+    }
+
+    /// How the trapped call ends.
     pub fn way_back(&self) -> WayBack {
-        WayBack
+        WayBack {
+            args: self.args(),
+            number: self.regs[8],
+            sp: self.sp,
+            pc: self.pc,
+        }
     }
 
-    /// Would have sigreturn go there.
-    pub fn call_outside(&mut self, _arg: usize, _value: usize, _sp: usize) {}
+    /// Has sigreturn go to where the trapped call is made, with one argument replaced, and whence it returns by the
+    /// [`WayBack`] at `sp`.
+    pub fn call_outside(&mut self, arg: usize, value: usize, sp: usize) {
+        self.regs[arg] = value as u64;
+        self.sp = sp as u64;
+        self.pc = outside_address() as u64;
+    }
+
+    /// Is this the trap by which `outside` returns? Has sigreturn return from there then: no register is free for a jump.
+    pub fn returns_from_outside(&mut self) -> bool {
+        if self.pc.wrapping_sub(outside_address() as u64) > OUTSIDE_BYTES {
+            return false;
+        }
+        // SAFETY: waits.rs put it there.
+        let way_back = unsafe { (self.sp as *const WayBack).read() };
+        for at in 1..6 {
+            self.regs[at] = way_back.args[at] as u64;
+        }
+        self.regs[8] = way_back.number;
+        self.sp = way_back.sp;
+        self.pc = way_back.pc;
+        true
+    }
 }
 
-/// Nothing is restored.
+/// The most that is used below the stack pointer.
+pub const RED_ZONE_BYTES: usize = 0;
+
+/// What is restored when a call that was made outside returns.
 #[repr(C)]
-pub struct WayBack;
+pub struct WayBack {
+    args: [usize; 6],
+    number: u64,
+    sp: u64,
+    pc: u64,
+}
+
+/// Address of `outside`.
+fn outside_address() -> usize {
+    let at: usize;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("adr {at}, {outside}", at = out(reg) at, outside = sym outside, options(nomem, nostack))
+    };
+    at
+}
+
+/// Makes a trapped call, all of whose registers are set, and returns by a trap: a call that the filter knows. Should another
+/// SIGSYS take that one's place, it is made again.
+#[unsafe(naked)]
+unsafe extern "C" fn outside() -> ! {
+    naked_asm!(
+        "svc #0",
+        "2:",
+        "mov x3, #0",
+        "mov x8, #{sigprocmask}",
+        "svc #0",
+        "b 2b",
+        sigprocmask = const nr::RT_SIGPROCMASK,
+    )
+}
+
+/// How long that is.
+const OUTSIDE_BYTES: u64 = 20;
 
 /// The highest number that the kernel can be given to keep.
 pub const KEPT_MAX: usize = 63;

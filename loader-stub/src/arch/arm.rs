@@ -11,6 +11,7 @@ pub mod nr {
     pub const CLOSE: usize = 6;
     pub const EXECVE: usize = 11;
     pub const GETPID: usize = 20;
+    pub const KILL: usize = 37;
     pub const IOCTL: usize = 54;
     pub const MUNMAP: usize = 91;
     pub const MPROTECT: usize = 125;
@@ -35,6 +36,7 @@ pub mod nr {
     pub const PPOLL: usize = 336;
     pub const EPOLL_PWAIT: usize = 346;
     pub const DUP3: usize = 358;
+    pub const PRLIMIT64: usize = 369;
     pub const SECCOMP: usize = 383;
     pub const GETRANDOM: usize = 384;
     pub const EXECVEAT: usize = 387;
@@ -42,6 +44,7 @@ pub mod nr {
     pub const PSELECT6_TIME64: usize = 413;
     pub const PPOLL_TIME64: usize = 414;
     pub const IO_PGETEVENTS: usize = 399;
+    pub const IO_URING_ENTER: usize = 426;
     pub const CLOSE_RANGE: usize = 436;
     pub const FACCESSAT2: usize = 439;
     pub const EPOLL_PWAIT2: usize = 441;
@@ -203,6 +206,7 @@ unsafe extern "C" fn leave() -> ! {
 /// What a signal handler gets as its third argument: arch/arm/include/asm/ucontext.h, arch/arm/include/uapi/asm/sigcontext.h.
 #[repr(C)]
 pub struct Context {
+    /// Flags, link; the alternate stack's start, flags and size.
     head: [u32; 5],
     trap: [u32; 3],
     /// r0 to r10, fp, ip, sp, lr, pc, cpsr.
@@ -231,24 +235,65 @@ impl Context {
         self.regs[0] = answer as u32;
     }
 
-    /// Where there is room for a call that is made once the handler is left: nowhere, as no register is free here for the
-    /// way back.
-    pub fn room_outside(&self, _len: usize, _spare: usize) -> Option<usize> {
-        None
+    /// The stack pointer of the interrupted code.
+    pub fn sp(&self) -> usize {
+        self.regs[13] as usize
     }
 
-    /// How the trapped call would end there.
+    /// The alternate stack that there was: where it starts, and its size in bytes.
+    pub fn alternate_stack(&self) -> (usize, usize) {
+        (self.head[2] as usize, self.head[4] as usize)
+    }
+
+    /// How the trapped call ends; the address says by its lowest bit if that is in Thumb code. (What follows it in an IT
+    /// block is lost, but nobody calls the kernel in one.)
     pub fn way_back(&self) -> WayBack {
-        WayBack
+        let [.., sp, _, pc, cpsr] = self.regs;
+        let [_, r1, r2, r3, r4, r5] = self.args();
+        WayBack {
+            args: [r1, r2, r3, r4, r5],
+            sp,
+            pc: pc | u32::from(cpsr & THUMB != 0),
+        }
     }
 
-    /// Would have sigreturn go there.
-    pub fn call_outside(&mut self, _arg: usize, _value: usize, _sp: usize) {}
+    /// Has sigreturn go to where the trapped call is made, with one argument replaced, and whence it returns by the
+    /// [`WayBack`] at `sp`.
+    pub fn call_outside(&mut self, arg: usize, value: usize, sp: usize) {
+        self.regs[arg] = value as u32;
+        self.regs[13] = sp as u32;
+        self.regs[15] = address_of!(outside) as u32;
+        self.regs[16] &= !(THUMB | IT_STATE);
+    }
+
+    /// It needs no trap to return.
+    pub fn returns_from_outside(&mut self) -> bool {
+        false
+    }
 }
 
-/// Nothing is restored.
+/// Bits of cpsr.
+const THUMB: u32 = 1 << 5;
+const IT_STATE: u32 = 0x0600_fc00;
+
+/// The most that is used below the stack pointer.
+pub const RED_ZONE_BYTES: usize = 0;
+
+/// What `outside` restores.
 #[repr(C)]
-pub struct WayBack;
+pub struct WayBack {
+    /// But for the first one, where the answer is.
+    args: [usize; 5],
+    sp: u32,
+    pc: u32,
+}
+
+/// Makes a trapped call, all of whose registers are set, and returns by the [`WayBack`] at the stack pointer. A call that
+/// the kernel takes up again begins at the same instruction.
+#[unsafe(naked)]
+unsafe extern "C" fn outside() -> ! {
+    naked_asm!("svc #0", "ldm sp, {{r1, r2, r3, r4, r5, sp, pc}}")
+}
 
 /// The highest number that the kernel can be given to keep.
 pub const KEPT_MAX: usize = 63;

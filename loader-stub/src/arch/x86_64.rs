@@ -20,6 +20,7 @@ pub mod nr {
     pub const MREMAP: usize = 25;
     pub const GETPID: usize = 39;
     pub const EXECVE: usize = 59;
+    pub const KILL: usize = 62;
     pub const FCNTL: usize = 72;
     pub const RT_SIGSUSPEND: usize = 130;
     pub const PERSONALITY: usize = 135;
@@ -34,11 +35,13 @@ pub mod nr {
     pub const EPOLL_PWAIT: usize = 281;
     pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293;
+    pub const PRLIMIT64: usize = 302;
     pub const SECCOMP: usize = 317;
     pub const GETRANDOM: usize = 318;
     pub const EXECVEAT: usize = 322;
     pub const STATX: usize = 332;
     pub const IO_PGETEVENTS: usize = 333;
+    pub const IO_URING_ENTER: usize = 426;
     pub const CLOSE_RANGE: usize = 436;
     pub const FACCESSAT2: usize = 439;
     pub const EPOLL_PWAIT2: usize = 441;
@@ -248,20 +251,14 @@ impl Context {
         self.gregs[13] = answer as u64;
     }
 
-    /// Where there are `len` bytes for a call that is made once the handler is left: below the red zone of the stack that the
-    /// trapped one was made on. Should this handler's own frame be there, because it runs on that stack, `spare`, which lies
-    /// in that frame. None where it cannot be done.
-    pub fn room_outside(&self, len: usize, spare: usize) -> Option<usize> {
-        const RED_ZONE_BYTES: usize = 128;
-        let (start, size) = (self.head[2] as usize, self.head[4] as usize);
-        // include/linux/sched/signal.h __on_sig_stack()
-        let is_alternate = |sp: usize| sp.wrapping_sub(start).wrapping_sub(1) < size;
-        let sp = self.gregs[15] as usize;
-        let apart = is_alternate(&raw const *self as usize) && !is_alternate(sp);
-        Some(match apart {
-            true => sp.wrapping_sub(RED_ZONE_BYTES + len) & !15,
-            false => spare,
-        })
+    /// The stack pointer of the interrupted code.
+    pub fn sp(&self) -> usize {
+        self.gregs[15] as usize
+    }
+
+    /// The alternate stack that there was: where it starts, and its size in bytes.
+    pub fn alternate_stack(&self) -> (usize, usize) {
+        (self.head[2] as usize, self.head[4] as usize)
     }
 
     /// How the trapped call ends.
@@ -280,7 +277,15 @@ impl Context {
         self.gregs[15] = sp as u64;
         self.gregs[16] = outside_address() as u64;
     }
+
+    /// It needs no trap to return.
+    pub fn returns_from_outside(&mut self) -> bool {
+        false
+    }
 }
+
+/// The most that is used below the stack pointer.
+pub const RED_ZONE_BYTES: usize = 128;
 
 /// What `outside` restores.
 #[repr(C)]

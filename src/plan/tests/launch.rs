@@ -169,7 +169,11 @@ fn what_may_not_be_executed_is_refused_as_execve_does() {
             Kind::NotRunnable,
             "names no interpreter",
         ),
-        (file(0o100_755, b""), Kind::NotRunnable, "not an ELF file"),
+        (
+            file(0o100_755, b""),
+            Kind::NotRunnable,
+            "neither an ELF program nor a script",
+        ),
         (file(0o100_755, b"\x7fELF"), Kind::NotRunnable, "ELF header"),
         (
             file(0o100_644, b"x"),

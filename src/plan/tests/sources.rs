@@ -104,7 +104,7 @@ fn an_explanation_is_a_table_and_json_with_the_same_facts() {
         ..TestFile::program("p", maker.build())
     };
     let plan = plan_with(&[file], &PlanOptions::new(K4)).unwrap();
-    let explanation = plan.explain();
+    let explanation = plan.explain(Start::Alone);
     assert_eq!(
         explanation.to_string(),
         "\
@@ -114,7 +114,7 @@ fn an_explanation_is_a_table_and_json_with_the_same_facts() {
   00406000-00407000 rw- copied        file@0x4000         4 KiB  shared-last-page
   00407000-00408000 rw- zero                              0 KiB
   brk 00408000, AT_PHDR 00400040, stack as the machine's default
-totals of the program's pages
+totals of the program's pages, with --no-root
   image, in place             8 KiB
   image, copy-on-write        8 KiB
   RAM up front                8 KiB
@@ -123,7 +123,20 @@ copied because
   shared-last-page: its last page holds another file's bytes; rebuild it with xip-image
 "
     );
+    let in_session = plan.explain(Start::Session).to_string();
+    for line in [
+        "  00406000-00407000 rw- view          file@0x4000         4 KiB  shared-last-page\n",
+        "totals of the program's pages, in a session\n",
+        "  page cache, view            4 KiB\n  RAM up front                8 KiB\n  RAM at worst               16 KiB\n",
+        "through the view because\n  shared-last-page: ",
+    ] {
+        assert!(in_session.contains(line), "{line}{in_session}");
+    }
+    let json = serde_json::to_value(plan.explain(Start::Session)).unwrap();
+    assert_eq!(json["start"], "session");
+    assert_eq!(json["totals"]["through_view_bytes"], 4096);
     let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(json["start"], "alone");
     assert_eq!(json["page_bytes"], 4096);
     assert_eq!(json["program"]["entry"], 0x40_0000);
     assert_eq!(json["program"]["kind"], "ET_EXEC");

@@ -70,7 +70,7 @@ impl Observer {
         let mut known = Known {
             view: Some(view.device),
             in_session: true,
-            image: None,
+            ..Known::default()
         };
         let (mut image_path, mut image) = (None, None);
         if let Some(found) = found {
@@ -131,6 +131,12 @@ impl Observer {
             notes,
         };
         Ok((Session::new(around, &seen, page), errors))
+    }
+
+    /// The image of the view that is a process's root directory.
+    pub(in crate::report) fn image_of_view(&mut self, member: &Proc) -> Option<OpenImage> {
+        let found = self.image_of_session(member, &mut Vec::new())?;
+        Some(found.open)
     }
 
     /// The image that a process of the session has as a descriptor, or was started from.
@@ -227,7 +233,7 @@ struct Found {
 }
 
 /// The image that is a process's root directory.
-fn root_view(proc: &Proc) -> Result<RootMount> {
+pub(in crate::report) fn root_view(proc: &Proc) -> Result<RootMount> {
     let pid = proc.pid;
     let name = proc.status()?.name;
     let none = |why: String| {
@@ -280,7 +286,11 @@ fn members(named: &Proc) -> Result<(Vec<u32>, usize)> {
     Ok((pids, hidden))
 }
 
-fn find_server(named: &Proc, view: &RootMount, notes: &mut Vec<String>) -> Option<u32> {
+pub(in crate::report) fn find_server(
+    named: &Proc,
+    view: &RootMount,
+    notes: &mut Vec<String>,
+) -> Option<u32> {
     let candidates = server::candidates(named);
     let (_, connection) = view.device;
     match server::choose(&candidates, connection, view::server_of(&view.source)) {
@@ -295,7 +305,7 @@ fn find_server(named: &Proc, view: &RootMount, notes: &mut Vec<String>) -> Optio
     }
 }
 
-fn cost(server: &Observed) -> Server {
+pub(in crate::report) fn cost(server: &Observed) -> Server {
     let totals = &server.report.totals;
     Server {
         pid: server.report.pid,
@@ -306,7 +316,7 @@ fn cost(server: &Observed) -> Server {
 }
 
 /// Adds what pagemap says to what smaps said.
-fn see(process: &Observed) -> Result<Seen> {
+pub(in crate::report) fn see(process: &Observed) -> Result<Seen> {
     let mut report = process.report.clone();
     let mut mappings = Vec::new();
     for (mapping, row) in process.mappings.iter().zip(&report.rows) {

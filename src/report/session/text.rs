@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{File, Process, Session, Sources};
+use super::{Process, Session};
+use crate::report::files::{self, Sources};
 
 /// What the columns mean, for `--help`.
 pub fn columns() -> &'static str {
@@ -54,11 +55,7 @@ impl fmt::Display for Session {
         if self.processes.len() > 1 {
             writeln!(f, "{} all", sum(&self.processes))?;
         }
-        writeln!(f, "\n{FILE_HEAD}")?;
-        for file in &self.files {
-            writeln!(f, "{}", file_line(file))?;
-        }
-        writeln!(f)?;
+        writeln!(f, "\n{}", files::table(&self.files, false))?;
         for (name, bytes, is_rare) in self.lines() {
             if bytes > 0 || !is_rare {
                 writeln!(f, "{name:WIDTH$} {:>9} KiB", bytes / 1024)?;
@@ -83,6 +80,11 @@ impl fmt::Display for Session {
 }
 
 impl Session {
+    /// Its files, for scripts.
+    pub fn csv(&self) -> String {
+        files::table(&self.files, true).csv()
+    }
+
     fn title(&self) -> String {
         let count = self.processes.len();
         let processes = if count == 1 { "process" } else { "processes" };
@@ -159,8 +161,6 @@ impl Session {
 const WIDTH: usize = 43;
 const PROCESS_HEAD: &str =
     "IN PLACE  TOUCHED     VIEW    OTHER     ANON   TABLES PROCESS, ITS FILES";
-const FILE_HEAD: &str =
-    "   PROCS IN PLACE  TOUCHED      NOT  TOUCHED     ANON FILE: WHY NOT IN PLACE";
 
 fn numbers(sources: &Sources, anonymous: u64, tables: Option<u64>) -> String {
     let in_place = sources.in_place();
@@ -189,30 +189,6 @@ fn sum(processes: &[Process]) -> String {
         tables += process.page_table_bytes;
     }
     numbers(&sources, anonymous, Some(tables))
-}
-
-fn file_line(file: &File) -> String {
-    let numbers = [
-        file.in_place.mapped_bytes,
-        file.in_place.touched_bytes,
-        file.not_in_place.mapped_bytes,
-        file.not_in_place.touched_bytes,
-        file.copied_bytes,
-    ]
-    .map(kib);
-    let reasons: Vec<String> = file
-        .reasons
-        .iter()
-        .map(|why| format!("{} {}", why.reason, why.pages.mapped_bytes / 1024))
-        .collect();
-    let colon = if reasons.is_empty() { "" } else { ": " };
-    format!(
-        "{:8} {} {}{colon}{}",
-        file.processes,
-        numbers.join(" "),
-        file.file,
-        reasons.join(", ")
-    )
 }
 
 fn kib(bytes: u64) -> String {

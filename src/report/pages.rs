@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::{SeenMapping, Sources};
+use super::classify::{Class, SESSION_MEMFD};
+use super::files::{SeenMapping, Sources};
+use super::image_files::ImageFiles;
+use super::pagemap::{PageRun, PageState};
+use super::process::OpenImage;
+use super::ranges::Ranges;
+use super::smaps::Mapping;
+use super::summary::Row;
 use crate::cramfs::show_name;
 use crate::index::{FileIndex, NotDirect};
-use crate::report::classify::{Class, SESSION_MEMFD};
-use crate::report::image_files::ImageFiles;
-use crate::report::pagemap::{PageRun, PageState};
-use crate::report::process::OpenImage;
-use crate::report::ranges::Ranges;
-use crate::report::smaps::Mapping;
-use crate::report::summary::Row;
 use crate::units::{ImageOffset, PageSize};
 
 /// Why a page that is mapped is not run in place.
@@ -111,27 +111,59 @@ pub(super) struct FilePages {
 /// The pages of all files.
 pub(super) type Files = HashMap<Key, FilePages>;
 
+/// The view that a process has as its root directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) device: (u32, u32),
+    /// Its image, if that is known.
+    pub(super) image: Option<&'a OpenImage>,
+}
+
 /// Finds the files behind mappings.
 pub(super) struct Finder<'a> {
     page: PageSize,
-    /// The device of the view.
-    view: (u32, u32),
-    /// The image of the view: its number is 0.
-    image: Option<&'a OpenImage>,
+    /// The view of the process that is looked at.
+    view: Option<View<'a>>,
+    /// The number of its image.
+    number: usize,
     /// All images that are mapped.
     images: Vec<Arc<ImageFiles>>,
-    indexes: HashMap<usize, Option<FileIndex>>,
+    /// By the numbers of image and file.
+    indexes: HashMap<(usize, usize), Option<FileIndex>>,
 }
 
 impl<'a> Finder<'a> {
-    pub(super) fn new(page: PageSize, view: (u32, u32), image: Option<&'a OpenImage>) -> Self {
+    pub(super) fn new(page: PageSize) -> Self {
         Self {
             page,
-            view,
-            image,
-            images: image.map(|image| image.files.clone()).into_iter().collect(),
+            view: None,
+            number: 0,
+            images: Vec::new(),
             indexes: HashMap::new(),
         }
+    }
+
+    /// The mappings that are added next are of a process with this view.
+    pub(super) fn enter(&mut self, view: Option<&View<'a>>) {
+        self.view = view.copied();
+        if let Some(image) = self.image() {
+            self.number = self.number_of(&image.files);
+        }
+    }
+
+    fn image(&self) -> Option<&'a OpenImage> {
+        self.view?.image
+    }
+
+    /// The number of an image.
+    fn number_of(&mut self, files: &Arc<ImageFiles>) -> usize {
+        let mut known = self.images.iter();
+        known
+            .position(|known| Arc::ptr_eq(known, files))
+            .unwrap_or_else(|| {
+                self.images.push(files.clone());
+                self.images.len() - 1
+            })
     }
 
     /// Adds the pages of a mapping, whose row in the report of a process `comm` is `row`, to `files`.
@@ -190,7 +222,7 @@ impl<'a> Finder<'a> {
                 place,
             }]
         };
-        let of_view = mapping.device == self.view;
+        let of_view = self.view.is_some_and(|view| view.device == mapping.device);
         match class {
             Class::Anonymous | Class::Kernel | Class::Device | Class::Stub => Vec::new(),
             Class::CopiedPages => {
@@ -213,7 +245,7 @@ impl<'a> Finder<'a> {
     /// The file whose pages the launcher copied: that of the mappings before them, else the program that it launched,
     /// for which the memfd is named.
     fn copied_of(&self, mapping: &Mapping, row: &Row) -> Option<Key> {
-        let open = self.image?;
+        let open = self.image()?;
         let launched = mapping.path.strip_prefix(b"/memfd:")?;
         let launched = launched.strip_prefix(SESSION_MEMFD.as_bytes())?;
         let path = row
@@ -221,7 +253,10 @@ impl<'a> Finder<'a> {
             .as_ref()
             .map_or(launched, |path| path.as_bytes());
         let inode = open.image.lookup(path).ok()?;
-        Some(Key::InImage(0, open.files.by_inode_number(inode.number())?))
+        Some(Key::InImage(
+            self.number,
+            open.files.by_inode_number(inode.number())?,
+        ))
     }
 
     fn pieces_of_image(
@@ -231,14 +266,7 @@ impl<'a> Finder<'a> {
         files: &Arc<ImageFiles>,
         at: ImageOffset,
     ) -> Vec<Piece> {
-        let known = self.images.iter();
-        let number = match known.clone().position(|known| Arc::ptr_eq(known, files)) {
-            Some(number) => number,
-            None => {
-                self.images.push(files.clone());
-                self.images.len() - 1
-            }
-        };
+        let number = self.number_of(files);
         let pieces = files.pieces(at, mapping.size_bytes(), self.page);
         let mut at = at.0;
         pieces
@@ -261,10 +289,10 @@ impl<'a> Finder<'a> {
 
     fn pieces_of_view(&mut self, mapping: &Mapping, class: Class) -> Vec<Piece> {
         let file = self
-            .image
+            .image()
             .and_then(|image| image.files.by_inode_number(mapping.inode));
         let key = match file {
-            Some(file) => Key::InImage(0, file),
+            Some(file) => Key::InImage(self.number, file),
             None => Key::Other(mapping.device, mapping.inode),
         };
         let end = mapping.offset_bytes.saturating_add(mapping.size_bytes());
@@ -297,10 +325,10 @@ impl<'a> Finder<'a> {
             (false, true) => Why::ThroughView,
             (false, false) => Why::Unknown,
         };
-        let (Some(file), Some(open)) = (file, self.image) else {
+        let (Some(file), Some(open)) = (file, self.image()) else {
             return (u64::MAX, could_be(false));
         };
-        let index = self.indexes.entry(file).or_insert_with(|| {
+        let index = self.indexes.entry((self.number, file)).or_insert_with(|| {
             let inode = open.files.inode(file)?;
             FileIndex::new(&open.image, inode, self.page).ok()
         });

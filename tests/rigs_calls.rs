@@ -1,0 +1,250 @@
+//! The probes of samples/session/ on other kernels and architectures: in emulated machines they do in a session what they
+//! do natively, as tests/session_calls.rs has it of this one. The boards are those of tests/rigs/*.rig; the image is in RAM.
+//!
+//! `tests/rigs/run` runs these too.
+
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/launch.rs"]
+mod launch;
+#[path = "rigs/machine.rs"]
+mod machine;
+#[path = "rigs/newc.rs"]
+mod newc;
+#[path = "rigs/possible.rs"]
+mod possible;
+#[path = "common/release.rs"]
+mod release;
+#[path = "rigs/rig.rs"]
+mod rig;
+#[path = "common/session_limits.rs"]
+mod session_limits;
+#[path = "common/session_lines.rs"]
+mod session_lines;
+#[path = "common/stored.rs"]
+mod stored;
+#[path = "rigs/system.rs"]
+mod system;
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::image_bytes;
+use launch::{compile_with, copy_program, have, interpreter, text};
+use possible::{cache, possible};
+use rig::Rig;
+use session_lines::differences;
+use system::System;
+
+/// Probes, and how many scenarios each has at least: what one machine has the time for.
+type Probes = &'static [(&'static str, u32)];
+const SIGNALS: Probes = &[
+    ("waits", 54),
+    ("stacks", 60),
+    ("masks", 170),
+    ("sigsys", 50),
+    ("actions", 170),
+    ("storm", 9),
+];
+const FILES: Probes = &[
+    ("processes", 60),
+    ("remap", 400),
+    ("descriptors", 60),
+    ("files", 1000),
+    ("mmap", 500),
+];
+/// How they are linked.
+const LAYOUTS: [(&str, &[&str]); 2] = [("static", &["-static"]), ("dynamic", &["-no-pie"])];
+/// Those that are linked dynamically too: what the C library does on its own matters there.
+const DYNAMIC: [&str; 2] = ["processes", "storm"];
+/// Libraries that are loaded by name while a program runs.
+const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
+
+#[test]
+fn signals_aarch64() {
+    compare("aarch64-dax-nor", "aarch64-linux-gnu-gcc", SIGNALS);
+}
+
+#[test]
+fn files_aarch64() {
+    compare("aarch64-dax-nor", "aarch64-linux-gnu-gcc", FILES);
+}
+
+#[test]
+fn signals_armv7() {
+    compare("armv7-nor", "arm-linux-gnueabihf-gcc", SIGNALS);
+}
+
+#[test]
+fn files_armv7() {
+    compare("armv7-nor", "arm-linux-gnueabihf-gcc", FILES);
+}
+
+#[test]
+fn signals_x86_64() {
+    compare("x86_64-nor", "cc", SIGNALS);
+}
+
+#[test]
+fn files_x86_64() {
+    compare("x86_64-nor", "cc", FILES);
+}
+
+#[track_caller]
+fn compare(name: &str, driver: &str, probes: Probes) {
+    let rig = Rig::read(name);
+    if !possible(&rig) || !have(driver) {
+        return;
+    }
+    let Some(programs) = release::programs(rig.arch.target) else {
+        return;
+    };
+    let dir = tempfile::Builder::new()
+        .prefix("calls")
+        .tempdir_in(cache())
+        .unwrap();
+    let system = make(&rig, driver, probes, &programs, dir.path());
+    let logs = cache().join("logs");
+    fs::create_dir_all(&logs).unwrap();
+    let log = logs.join(format!("{}-{}.log", probes[0].0, rig.arch.name));
+    let outcome = machine::boot(&rig, &system, dir.path(), &log);
+
+    let mut faults = outcome.faults;
+    for Program {
+        name: program,
+        probe,
+        ..
+    } in all_programs(probes)
+    {
+        let of = |sign: char| -> String {
+            let start = format!("CALLS: {program} {sign} ");
+            let lines = outcome.log.lines();
+            lines
+                .filter_map(|line| line.strip_prefix(&start))
+                .flat_map(|line| [line, "\n"])
+                .collect()
+        };
+        let (wrong, _) = differences(probe, &of('<'), &of('>'));
+        faults.extend(wrong.iter().map(|what| format!("{program}: {what}")));
+    }
+    for line in outcome.log.lines().filter(|line| line.starts_with("RIG: ")) {
+        println!("{name}: {}", &line["RIG: ".len()..]);
+    }
+    assert!(faults.is_empty(), "{name}:\n{}\n", faults.join("\n"));
+}
+
+/// A probe, linked in one way.
+struct Program {
+    name: String,
+    probe: &'static str,
+    flags: &'static [&'static str],
+    at_least: u32,
+}
+
+fn all_programs(probes: Probes) -> impl Iterator<Item = Program> {
+    LAYOUTS.iter().flat_map(|(layout, flags)| {
+        probes
+            .iter()
+            .filter(|(probe, _)| *layout == "static" || DYNAMIC.contains(probe))
+            .map(move |(probe, at_least)| Program {
+                name: format!("{probe}-{layout}"),
+                probe,
+                flags,
+                at_least: *at_least,
+            })
+    })
+}
+
+/// The tree with the programs, its image, and an initramfs with both.
+fn make(rig: &Rig, driver: &str, probes: Probes, programs: &Path, dir: &Path) -> System {
+    let root = dir.join("root");
+    let tree = root.join("tree");
+    for name in ["bin", "dev", "proc", "sys", "tmp"] {
+        fs::create_dir_all(tree.join(name)).unwrap();
+    }
+    let mut list = String::new();
+    for program in all_programs(probes) {
+        let flags = [program.flags, &["-pthread", "-DSLOWER=10"]].concat();
+        let compiled = compile_with(driver, &format!("session/{}", program.probe), &flags)
+            .unwrap_or_else(|failure| panic!("{failure}"));
+        copy_program(&compiled, &tree.join("bin").join(&program.name));
+        list += &format!("{} {}\n", program.name, program.at_least);
+        if let Some(interpreter) = interpreter(&compiled) {
+            add_libraries(driver, &interpreter, &tree);
+        }
+    }
+    // For system(3) and popen(3).
+    symlink(format!("{}-static", probes[0].0), tree.join("bin/sh")).unwrap();
+    stored::write_files(&tree);
+
+    let own = root.join("rig");
+    for name in ["bin", "dev", "modules", "proc", "rig", "run", "sys", "tmp"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    fs::write(own.join("image.cramfs"), stored::image_of(&tree)).unwrap();
+    fs::write(own.join("programs"), list).unwrap();
+    copy_program(&programs.join("xip-run"), &own.join("xip-run"));
+    copy_program(&rig::directory().join("calls.init"), &root.join("init"));
+    let userland = cache().join("userland").join(rig.arch.debian);
+    copy_program(&userland.join("bin/busybox"), &root.join("bin/busybox"));
+    for applet in [
+        "cat", "chroot", "cmp", "diff", "grep", "insmod", "ls", "mount", "poweroff", "sed", "tail",
+        "timeout", "uname", "wc",
+    ] {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    let kernel = format!("{}-{}", rig.arch.debian, rig.kernel_suite);
+    let kernel = cache().join("kernels").join(kernel);
+    let fuse = kernel.join("modules/fuse.ko");
+    if fuse.is_file() {
+        fs::copy(fuse, root.join("modules/fuse.ko")).unwrap();
+    }
+
+    let initramfs = dir.join("initramfs");
+    let mut out = BufWriter::new(File::create(&initramfs).unwrap());
+    newc::archive(&root, &mut out).unwrap();
+    out.flush().unwrap();
+    // The board has its flash, with nothing in it.
+    let flash = dir.join("flash");
+    File::create(&flash)
+        .unwrap()
+        .set_len(rig.flash.iter().map(|(_, bytes)| bytes).sum())
+        .unwrap();
+    System {
+        kernel: kernel.join("vmlinuz"),
+        initramfs,
+        flash,
+        image: own.join("image.cramfs"),
+    }
+}
+
+/// The dynamic linker and the libraries, of the compiler's own C library, where they are looked for.
+fn add_libraries(driver: &str, interpreter: &Path, tree: &Path) {
+    let place = |name: &str, to: &Path| {
+        let here = tree.join(to.strip_prefix("/").unwrap());
+        if !here.exists() {
+            fs::create_dir_all(here.parent().unwrap()).unwrap();
+            copy_program(&found_by(driver, name), &here);
+        }
+    };
+    place(
+        interpreter.file_name().unwrap().to_str().unwrap(),
+        interpreter,
+    );
+    for name in LIBRARIES {
+        place(name, &Path::new("/lib").join(name));
+    }
+}
+
+fn found_by(driver: &str, name: &str) -> PathBuf {
+    let output = Command::new(driver)
+        .arg(format!("-print-file-name={name}"))
+        .output()
+        .unwrap();
+    let path = PathBuf::from(text(&output.stdout).trim());
+    path.canonicalize()
+        .unwrap_or_else(|err| panic!("{driver}: {name}: {err}"))
+}
