@@ -49,15 +49,21 @@ macro_rules! boards {
 boards! {
     aarch64_dax_nor_init: "aarch64-dax-nor", "poweroff";
     armv7_nor_init: "armv7-nor", "reboot";
+    riscv64_ram_init: "riscv64-ram", "poweroff";
     x86_64_dax_init: "x86_64-dax", "poweroff";
     x86_64_nor_init: "x86_64-nor", "poweroff";
     x86_64_ram_init: "x86_64-ram", "reboot";
     x86_64_virtio_pmem_init: "x86_64-virtio-pmem", "poweroff";
 }
 
+/// Rigs that are variants of others.
+const WITHOUT_RECIPE: [&str; 2] = ["armv7-a9-nor", "x86_64-devices"];
+
 #[test]
 fn every_rig_has_a_recipe() {
-    assert_eq!(rig::names(), BOARDS);
+    let mut names = rig::names();
+    names.retain(|name| !WITHOUT_RECIPE.contains(&name.as_str()));
+    assert_eq!(names, BOARDS);
     for name in BOARDS {
         let (rig, board) = (Rig::read(name), Board::read(name));
         // They are of the same machine.

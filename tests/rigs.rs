@@ -44,6 +44,7 @@ rigs! {
     armv7_nor: "armv7-nor",
     riscv64_ram: "riscv64-ram",
     x86_64_dax: "x86_64-dax",
+    x86_64_devices: "x86_64-devices",
     x86_64_nor: "x86_64-nor",
     x86_64_ram: "x86_64-ram",
     x86_64_virtio_pmem: "x86_64-virtio-pmem",
