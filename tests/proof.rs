@@ -3,8 +3,6 @@
 
 #[path = "rigs/board.rs"]
 mod board;
-#[path = "rigs/cache.rs"]
-mod cache;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "common/launch.rs"]
@@ -13,6 +11,8 @@ mod launch;
 mod machine;
 #[path = "rigs/newc.rs"]
 mod newc;
+#[path = "rigs/possible.rs"]
+mod possible;
 #[path = "common/release.rs"]
 mod release;
 #[path = "rigs/rig.rs"]
@@ -27,8 +27,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use board::Board;
-use cache::{cache, possible};
 use machine::Machine;
+use possible::{cache, possible};
 use rig::Rig;
 use system::{System, copy, run};
 
@@ -79,6 +79,7 @@ struct Bench {
     programs: PathBuf,
     kernel: PathBuf,
     flash: PathBuf,
+    image: PathBuf,
 }
 
 impl Bench {
@@ -98,6 +99,7 @@ impl Bench {
         Some(Self {
             kernel: system.kernel,
             flash: system.flash,
+            image: system.image,
             rig,
             dir,
             programs,
@@ -152,6 +154,7 @@ impl Bench {
             kernel: self.kernel.clone(),
             initramfs,
             flash: self.flash.clone(),
+            image: self.image.clone(),
         };
         let log = cache()
             .join("logs")

@@ -39,7 +39,8 @@ use rig::Rig;
 use session_lines::differences;
 use system::System;
 
-/// Probes, and how many scenarios each has at least: what one machine has the time for.
+/// Probes, and how many scenarios each has at least: what one machine has the time for. (Two are left out: a
+/// storm of signals leaves an emulated processor no time for anything else, and all arguments of mmap(2) take minutes.)
 type Probes = &'static [(&'static str, u32)];
 const SIGNALS: Probes = &[
     ("waits", 54),
@@ -47,19 +48,17 @@ const SIGNALS: Probes = &[
     ("masks", 170),
     ("sigsys", 50),
     ("actions", 170),
-    ("storm", 9),
 ];
 const FILES: Probes = &[
     ("processes", 60),
     ("remap", 400),
     ("descriptors", 60),
     ("files", 1000),
-    ("mmap", 500),
 ];
 /// How they are linked.
 const LAYOUTS: [(&str, &[&str]); 2] = [("static", &["-static"]), ("dynamic", &["-no-pie"])];
 /// Those that are linked dynamically too: what the C library does on its own matters there.
-const DYNAMIC: [&str; 2] = ["processes", "storm"];
+const DYNAMIC: [&str; 1] = ["processes"];
 /// Libraries that are loaded by name while a program runs.
 const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
 
@@ -127,7 +126,7 @@ fn compare(name: &str, driver: &str, probes: Probes) {
                 .flat_map(|line| [line, "\n"])
                 .collect()
         };
-        let (wrong, _) = differences(probe, &of('<'), &of('>'));
+        let (wrong, _) = differences(probe, &of('-'), &of('+'));
         faults.extend(wrong.iter().map(|what| format!("{program}: {what}")));
     }
     for line in outcome.log.lines().filter(|line| line.starts_with("RIG: ")) {

@@ -56,7 +56,7 @@ impl<T> OrFail<T> for Result<T, Errno> {
     }
 }
 
-fn say(program: &[u8], what: &str, args: Args<'_>, errno: Option<Errno>) {
+pub fn say(program: &[u8], what: &str, args: Args<'_>, errno: Option<Errno>) {
     let mut line = Line {
         bytes: [0; 400],
         len: 0,

@@ -7,6 +7,7 @@
 
 use core::mem::MaybeUninit;
 
+use crate::changed;
 use crate::elf::{self, Head, Header};
 use crate::session_record;
 use crate::stack::{c_str, c_str_nul};
@@ -123,7 +124,7 @@ fn open_target(dir: usize, path: usize, flags: usize) -> Result<Fd, Errno> {
 /// asked about the image's files, to which nobody writes.
 fn ask_kernel(fd: Fd, stat: &sys::Statx) -> Result<(), Errno> {
     if stat.dev == session_record().view_dev {
-        return Ok(());
+        return changed::require_unchanged();
     }
     let argv = [c"".as_ptr() as usize, 0];
     match sys::check_exec(fd, &raw const argv as usize, &raw const argv[1] as usize) {

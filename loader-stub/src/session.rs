@@ -18,6 +18,7 @@
 
 #[allow(dead_code, reason = "some of it is the launch's only")]
 mod arch;
+mod changed;
 mod describe;
 mod direct;
 mod elf;
@@ -144,6 +145,7 @@ extern "C" fn stub_main(sp: usize) -> ! {
     }
     if !direct::filter(session_record()).is_empty() {
         sigsys::install();
+        changed::install();
     }
 
     let program = Fd(start.program_fd as usize);

@@ -6,12 +6,14 @@
 //! done with the interrupted code's mask, so another handler may run, and trap, on top. On exit: the trapped call seems to
 //! have answered, or is made once the handler is left (waits.rs). Nothing is kept: a vfork child shares its parent's memory.
 
+use core::mem::offset_of;
+
 use crate::arch::{self, Context, nr};
 use crate::direct::{self, Request};
 use crate::error::fail_launcher;
 use crate::sys::{self, Errno, Fd, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
 use crate::waits::{Mask, wait};
-use crate::{exec, kill, session_record, virtual_action, wire};
+use crate::{changed, exec, kill, session_record, virtual_action, wire};
 
 pub const SIGSYS: usize = 31;
 pub const SA_SIGINFO: usize = 4;
@@ -31,6 +33,16 @@ pub struct SigInfo {
     errno: i32,
     pub code: i32,
     rest: [i32; 29],
+}
+
+impl SigInfo {
+    /// `si_addr` of a fault.
+    pub fn address(&self) -> usize {
+        const AT: usize = offset_of!(SigInfo, rest).next_multiple_of(align_of::<usize>());
+        let at = (&raw const *self).wrapping_byte_add(AT).cast::<usize>();
+        // SAFETY: it is inside of the structure, which the kernel has filled, and aligned.
+        unsafe { at.read() }
+    }
 }
 
 /// Makes the handler SIGSYS's, and lets SIGSYS through: a trap while it is blocked kills the process. The program before
@@ -91,6 +103,9 @@ pub fn install_filter() {
 /// may be small, and each takes its own only.
 #[unsafe(no_mangle)]
 extern "C" fn on_sigsys(signal: usize, info: &mut SigInfo, context: &mut Context, kept: usize) {
+    if signal == changed::SIGBUS {
+        return changed::on_bus_error(info);
+    }
     if info.code != SYS_SECCOMP || info.errno != i32::from(wire::TRAP_DATA) {
         unblock_as(context);
         return virtual_action::deliver(signal, info, context, kept);
@@ -180,7 +195,7 @@ fn sigaction(args: &[usize; 6]) -> Result<usize, Errno> {
         return Err(Errno::EINVAL);
     }
     if new == 0 && signal as u32 as usize != SIGSYS {
-        return set_action(signal, 0, old);
+        return set_action_of_program(signal, 0, old);
     }
     // The kernel looks at the pointer before it looks at the number: is there an action to be read?
     let mut action = SigAction::default();
@@ -194,8 +209,17 @@ fn sigaction(args: &[usize; 6]) -> Result<usize, Errno> {
     action.mask.remove(SIGSYS);
     match signal as u32 as usize {
         SIGSYS => virtual_action::exchange((new != 0).then_some(action), old),
-        _ => set_action(signal, &raw const action as usize, old),
+        _ => set_action_of_program(signal, &raw const action as usize, old),
     }
+}
+
+/// The same as `set_action`, of a signal that is not the session's: of SIGBUS's default the program is told as of any.
+fn set_action_of_program(signal: usize, new: usize, old: usize) -> Result<usize, Errno> {
+    let answer = set_action(signal, new, old)?;
+    if signal as u32 as usize == changed::SIGBUS && old != 0 {
+        changed::hide(old);
+    }
+    Ok(answer)
 }
 
 /// rt_sigprocmask(2) of the mask that sigreturn restores, but that SIGSYS is never blocked.

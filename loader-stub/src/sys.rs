@@ -26,6 +26,7 @@ impl Errno {
     pub const ENOSYS: Self = Self(38);
     pub const ELOOP: Self = Self(40);
     pub const ELIBBAD: Self = Self(80);
+    pub const ESTALE: Self = Self(116);
 
     /// Its name, for those that a launch can meet; empty for the others.
     pub fn name(self) -> &'static [u8] {
@@ -33,7 +34,7 @@ impl Errno {
         const NAMES: &[u8] =
             b"\x01EPERM\0\x02ENOENT\0\x05EIO\0\x07E2BIG\0\x08ENOEXEC\0\x09EBADF\0\x0bEAGAIN\0\
             \x0cENOMEM\0\x0dEACCES\0\x0eEFAULT\0\x11EEXIST\0\x13ENODEV\0\x14ENOTDIR\0\x16EINVAL\0\
-            \x17ENFILE\0\x18EMFILE\0\x28ELOOP\0\x4bEOVERFLOW\0\x50ELIBBAD\0\x5fEOPNOTSUPP\0";
+            \x17ENFILE\0\x18EMFILE\0\x28ELOOP\0\x4bEOVERFLOW\0\x50ELIBBAD\0\x5fEOPNOTSUPP\0\x74ESTALE\0";
         NAMES
             .split(|&byte| byte == 0)
             .find(|entry| {

@@ -220,6 +220,14 @@ pub struct Session {
     pub image_reopen: u64,
     /// How it is mapped.
     pub image_map: ImageMap,
+    /// What is said of it when a program needs a page that has been cut off: from the record's start, behind the tables.
+    pub text_truncated: Str,
+    /// What is said when it is found to be another, which no program is started from.
+    pub text_changed: Str,
+    /// `st_mtime` of it when the session began, seconds; of a device it says nothing.
+    pub image_mtime_s: i64,
+    /// The same, nanoseconds within the second.
+    pub image_mtime_ns: u64,
     /// `st_dev` of the root view, major and minor.
     pub view_dev: [u32; 2],
     /// See [`Record::randomize`].
@@ -234,7 +242,7 @@ pub struct Session {
     pub filter: u64,
     /// Number of [`File`]s, which follow it, sorted by `ino` and `size`.
     pub files: u64,
-    /// Number of [`Run`]s, which follow them.
+    /// Number of [`Run`]s, which follow them. The texts follow those.
     pub runs: u64,
 }
 

@@ -115,7 +115,8 @@ static void show_script(char **argv) {
 static void show_signals(void) {
     add(" blocked=%llx", mask_of("SigBlk:"));
     add(" ignored=%llx", mask_of("SigIgn:"));
-    add(" caught=%llx", mask_of("SigCgt:"));
+    // The session's handler is in the place of SIGBUS's default too.
+    add(" caught=%llx", mask_of("SigCgt:") & ~(1ull << (SIGBUS - 1)));
     add(" pending=%llx", mask_of("SigPnd:"));
     add(" process-pending=%llx", mask_of("ShdPnd:"));
     stack_t stack;

@@ -78,7 +78,8 @@ static void pointers(const char *scenario) {
     line(name, "%s %016" PRIx64 " %016" PRIx64, err(result), both, mask_now());
 }
 
-// /proc shows what the kernel has: the session's SIGSYS is caught and never blocked, so its bit is left out.
+// /proc shows what the kernel has: the session's SIGSYS is caught and never blocked, so its bit is left out, and of what is
+// caught SIGBUS's, whose default the session replaces.
 static void status(const char *scenario) {
     char row[256];
     struct words words = {.len = 0};
@@ -91,7 +92,8 @@ static void status(const char *scenario) {
         char name[32], text[64];
         uint64_t set;
         if (sscanf(row, "%31[SighdPnBlkICt]: %" SCNx64, name, &set) == 2 && (!strncmp(name, "Sig", 3) || !strncmp(name, "Shd", 3))) {
-            snprintf(text, sizeof text, "%s %" PRIx64, name, set & ~BIT(SIGSYS));
+            uint64_t of_session = BIT(SIGSYS) | (strcmp(name, "SigCgt") ? 0 : BIT(SIGBUS));
+            snprintf(text, sizeof text, "%s %" PRIx64, name, set & ~of_session);
             add_word(&words, text);
         }
     }

@@ -5,9 +5,9 @@
 static struct mapped file;
 static enum wait now_waiting;
 
-// ---- an alternate stack of 16 KiB, and what is below it
+// ---- an alternate stack with room for several frames, and what is below it
 
-#define ALTERNATE 16384
+#define ALTERNATE 32768
 #define BELOW 131072
 static char *alternate;
 
@@ -84,7 +84,7 @@ static void interrupted(const char *scenario, int flags, size_t room, int stack_
     stack_t now;
     RAW(SYS_sigaltstack, NULL, &now);
     line(scenario, "%s, %d runs, %s, %d bytes damaged, then flags %x, %s, mask %016" PRIx64, mistakes(wrong), runs, seen_there,
-         damaged(), now.ss_flags, now.ss_sp == alternate && now.ss_size == ALTERNATE ? "kept" : "DIFFERENT", mask_now());
+         damaged(), now.ss_flags, now.ss_sp == alternate && now.ss_size == ALTERNATE ? "kept" : "another", mask_now());
 }
 static void on_own(const char *scenario) { interrupted(scenario, 0, 60000, 0); }
 static void on_own_restart(const char *scenario) { interrupted(scenario, SA_RESTART, 60000, 0); }

@@ -11,6 +11,7 @@ mod hint;
 mod mtd;
 mod open;
 mod page_struct;
+mod pinned;
 pub mod spec;
 mod superblock;
 mod system;

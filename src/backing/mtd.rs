@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use super::system::{DeviceTree, System, names, number, text};
 use crate::error::{Error, Result};
 
+/// include/uapi/mtd/mtd-abi.h
+const MTD_WRITEABLE: u64 = 0x400;
+
 /// An MTD device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Mtd {
@@ -17,6 +20,8 @@ pub(super) struct Mtd {
     pub(super) name: String,
     /// Bytes.
     pub(super) size: u64,
+    /// Can it be written to? `MTD_WRITEABLE`
+    pub(super) is_writable: bool,
     /// `nor`, `nand`, `ram`, `rom` …
     kind: String,
     /// Its directory in sysfs, without links.
@@ -38,6 +43,8 @@ impl Mtd {
                     number: number_of,
                     name: text(&dir.join("name"))?,
                     size: number(&dir.join("size"))?,
+                    is_writable: number(&dir.join("flags"))
+                        .is_none_or(|flags| flags & MTD_WRITEABLE != 0),
                     kind: text(&dir.join("type"))?,
                     dir,
                 })
@@ -115,7 +122,11 @@ impl Mtd {
 
     /// The addresses of its flash chip, whose device is `chip`, in the order in which the MTD device has them: with several, it
     /// is made of chips one behind the other (`drivers/mtd/maps/physmap-core.c`), and may have no device.
-    fn chip_windows(&self, chip: &Path, system: &System) -> Result<Vec<Range<u64>>, String> {
+    pub(super) fn chip_windows(
+        &self,
+        chip: &Path,
+        system: &System,
+    ) -> Result<Vec<Range<u64>>, String> {
         let node = [self.dir.join("of_node"), chip.join("of_node")]
             .iter()
             .find_map(|node| chip_node(node));
@@ -145,7 +156,7 @@ impl Mtd {
 
     /// The directory in sysfs of the device that it is a part of, and where in that it begins. Partitions of partitions are
     /// below each other, each with its offset in the one above (`drivers/mtd/mtdpart.c mtd_partition_offset_show()`).
-    fn chip(&self) -> (PathBuf, u64) {
+    pub(super) fn chip(&self) -> (PathBuf, u64) {
         let is_mtd = |dir: &Path| {
             let name = dir.file_name().and_then(|name| name.to_str());
             name.and_then(|name| name.strip_prefix("mtd"))

@@ -12,7 +12,7 @@ use super::mtd::Mtd;
 use super::open::Window;
 use super::spec::{Part, Spec};
 use super::system::{DeviceTree, System};
-use super::{auto, superblock};
+use super::{auto, pinned, superblock};
 
 const TWO_CHIPS: &str = include_str!("../../tests/captured/board-armv7-two-chips");
 const SOC: &str = include_str!("../../tests/captured/board-armv7-soc");
@@ -357,4 +357,64 @@ fn each_machine_has_its_rule() {
             (Attribute::Cached, Attribute::Uncached)
         );
     }
+}
+
+#[test]
+fn flash_is_pinned_if_no_mtd_device_of_its_chip_can_be_written_to() {
+    let board = Board::new(SOC);
+    let flash = 64 * MIB..80 * MIB;
+    let pinned = || pinned::window(&flash, &board.system());
+    let mtd = |number: u32| format!("/sys/devices/platform/soc/4000000.nor/mtd/mtd{number}");
+    assert_says(
+        pinned(),
+        "the MTD device 0 (\"rootfs\"), of the same chip, can be written to; make it read-only",
+    );
+    // Any other partition too.
+    board.write(&format!("{}/flags", mtd(0)), b"0x0\n");
+    assert_says(pinned(), "the MTD device 1 (\"second\"), of the same chip");
+    board.write(&format!("{}/flags", mtd(1)), b"0x800\n");
+    // One of which nobody knows where it is.
+    assert_says(
+        pinned(),
+        "the MTD device 2 (\"mtdram test device\") can be written to, and where it is is not known",
+    );
+    // What no processor reads like memory is none of it.
+    board.write("/sys/devices/virtual/mtd/mtd2/type", b"nand\n");
+    assert_eq!(pinned(), Ok(()));
+    // Memory that something else hands out.
+    board.write("/proc/iomem", b"04000000-04ffffff : namespace0.0\n");
+    assert_says(pinned(), "\"namespace0.0\" (/proc/iomem)");
+    board.write("/proc/iomem", b"");
+    assert_says(pinned(), "root only");
+}
+
+#[test]
+fn a_block_device_is_pinned_if_all_of_it_is_read_only() {
+    let board = Board::new("");
+    let disk = "/sys/devices/virtual/block/sdx";
+    for (file, text) in [("ro", "0\n"), ("sdx1/ro", "1\n"), ("sdx1/partition", "1\n")] {
+        board.write(&format!("{disk}/{file}"), text.as_bytes());
+    }
+    let pinned = |dir: &str| pinned::block_device(&board.path(dir), &board.system());
+    let partition = format!("{disk}/sdx1");
+    assert_says(pinned(&partition), "the block device sdx can be written to");
+    board.write(&format!("{disk}/ro"), b"1\n");
+    assert_eq!(pinned(&partition), Ok(()));
+    assert_eq!(pinned(disk), Ok(()));
+    board.write(&format!("{partition}/ro"), b"0\n");
+    assert_says(
+        pinned(&partition),
+        "the block device sdx1 can be written to",
+    );
+    board.write(&format!("{disk}/loop/backing_file"), b"/image\n");
+    assert_says(pinned(disk), "lies on something else");
+    assert_says(pinned("/sys/dev/block/0:42"), "sysfs does not tell");
+    // An MTD device's is as the device.
+    let board = Board::new(TWO_CHIPS);
+    board.write("/sys/devices/virtual/block/mtdblock1/ro", b"1\n");
+    let dir = board.path("/sys/devices/virtual/block/mtdblock1");
+    assert_says(
+        pinned::block_device(&dir, &board.system()),
+        "of the same chip, can be written to",
+    );
 }

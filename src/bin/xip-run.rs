@@ -128,7 +128,7 @@ struct Args {
     /// Do not run: try every feature of the kernel that a session needs, and print what each gives, what happens without it,
     /// and whether it is there for this user; with --image also what can be done with that
     #[arg(long, conflicts_with_all = ["explain", "command", "no_root", "bind", "workdir", "view", "verify", "copy_text",
-        "argv0", "require", "quiet"])]
+        "argv0", "require", "pinned", "quiet"])]
     probe: bool,
 
     /// With --explain and --probe: as JSON
@@ -139,6 +139,11 @@ struct Args {
     /// everything of it in place
     #[arg(long, value_name = "WHAT", conflicts_with_all = ["no_root", "copy_text"])]
     require: Option<Required>,
+
+    /// Start only if nobody can change the image beneath a running program: flash that no driver writes to, a sealed memfd,
+    /// an immutable file; else fail, with exit status 123 and the reason
+    #[arg(long, conflicts_with = "view")]
+    pinned: bool,
 
     /// Do not say what is lost where a feature is missing, unless it is the root directory
     #[arg(long, short)]
@@ -378,6 +383,11 @@ fn launch(args: Args) -> Result<()> {
     match args.copy_text {
         false => backing.require_executable()?,
         true => backing.require_aligned()?,
+    }
+    if args.pinned {
+        backing
+            .require_pinned()
+            .map_err(|err| err.context("--pinned"))?;
     }
     if args.require == Some(Required::InPlace) {
         require_direct(&image, plan.as_ref().ok(), page)

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::access;
 use crate::backing::Backing;
 use crate::config::Config;
-use crate::cramfs::Image;
+use crate::cramfs::{Image, show_path};
 use crate::elf::Machine;
 use crate::error::{Error, Result};
 use crate::plan::{LaunchPlan, PlanOptions};
@@ -132,6 +132,10 @@ fn become_init(
         && let Some(why) = plan.copied_text()
     {
         log.say(Level::Loss, &format!("{init} is not in place: {why}"));
+    }
+    if let Some(Err(damage)) = image.walk().find(Result::is_err) {
+        let said = format!("{}: {}", show_path(&damage.path), damage.error);
+        log.say(Level::Loss, &format!("the image is damaged: {said}"));
     }
     let binds = config.binds.iter().map(|text| {
         Bind::parse(text.as_ref()).map_err(|what| Error::failed(format!("bind={text}: {what}")))

@@ -96,6 +96,11 @@ impl ImageFinding {
                 ),
                 ability("any-offset", "mappings begin anywhere", found.any_offset),
                 ability("aligned", "pages are on page boundaries", aligned),
+                ability(
+                    "pinned",
+                    "nobody can change it (--pinned)",
+                    backing.require_pinned().map_err(|err| err.to_string()),
+                ),
             ],
             data_from: match found.data {
                 Ok(()) => "copy-on-write",

@@ -239,7 +239,9 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
     unblock.extend(if_pointer(1, answer(TRAP)));
     let mut sigaction = vec![
         load(arg(0).0),
-        jump(JUMP_EQUAL, libc::SIGSYS.cast_unsigned(), 0, 1),
+        jump(JUMP_EQUAL, libc::SIGSYS.cast_unsigned(), 1, 0),
+        // Its default has a handler in its place: loader-stub/src/changed.rs.
+        jump(JUMP_EQUAL, libc::SIGBUS.cast_unsigned(), 0, 1),
         answer(TRAP),
     ];
     sigaction.extend(if_pointer(1, answer(TRAP)));
@@ -385,6 +387,7 @@ mod tests {
             ALLOW
         );
         assert_eq!(call(libc::SYS_rt_sigaction, [31, 0, 0x1000, 8, 0, 0]), TRAP);
+        assert_eq!(call(libc::SYS_rt_sigaction, [7, 0, 0x1000, 8, 0, 0]), TRAP);
         assert_eq!(call(libc::SYS_rt_sigaction, [10, 0x1000, 0, 8, 0, 0]), TRAP);
         assert_eq!(call(libc::SYS_close, [999, 0, 0, 0, 0, 0]), ALLOW);
         assert_eq!(

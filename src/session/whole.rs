@@ -20,7 +20,7 @@ use super::filter::{self, filter};
 use super::index::Index;
 use super::memfd::{self, R, Segment, W, X};
 use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
-use crate::backing::{Backing, NoCow};
+use crate::backing::{Backing, FileIdentity, NoCow};
 use crate::cramfs::{Image, show_path};
 use crate::error::{Error, Kind, Result};
 use crate::sys::{self, wire};
@@ -57,6 +57,9 @@ pub struct ImageDescriptor {
     /// It is `O_PATH`, to be opened again by whoever may.
     reopen: bool,
     map: wire::ImageMap,
+    /// By which it is seen that the image was changed.
+    identity: FileIdentity,
+    name: String,
 }
 
 impl ImageDescriptor {
@@ -76,8 +79,13 @@ impl ImageDescriptor {
         // /dev/mem is all of the machine: a service that gives up its rights must not carry it along.
         if stat.st_mode & Mode::ROTH.as_raw_mode() != 0 && !backing.kind().is_device() {
             let fd = rustix::io::fcntl_dupfd_cloexec(backing, 0).map_err(fail)?;
-            let reopen = false;
-            return Ok(Self { fd, reopen, map });
+            return Ok(Self {
+                fd,
+                reopen: false,
+                map,
+                identity: backing.identity(),
+                name: backing.name().to_owned(),
+            });
         }
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
@@ -88,8 +96,13 @@ impl ImageDescriptor {
                 path.display()
             )));
         }
-        let reopen = true;
-        Ok(Self { fd, reopen, map })
+        Ok(Self {
+            fd,
+            reopen: true,
+            map,
+            identity: backing.identity(),
+            name: backing.name().to_owned(),
+        })
     }
 }
 
@@ -173,7 +186,8 @@ fn try_begin(
     let first_fd = free_numbers()?;
     let [exe_fd, image_fd, resident_fd, boot_fd] = [0, 1, 2, 3].map(|at| first_fd + at);
     let kept = first_fd as u32..=boot_fd as u32;
-    let tables = Tables::of_session(image, begin, kept);
+    let tables = Tables::of_session(image, &descriptor.name, begin, kept);
+    let [text_truncated, text_changed] = tables.texts_at();
     let resident_len = tables.resident_len();
     let boot = boot_memfd(resident_len)?;
     let stat = rustix::fs::fstat(&boot).map_err(|err| Error::failed(format!("fstat: {err}")))?;
@@ -191,6 +205,10 @@ fn try_begin(
         image_fd: image_fd as u64,
         image_reopen: u64::from(descriptor.reopen),
         image_map: descriptor.map,
+        text_truncated,
+        text_changed,
+        image_mtime_s: descriptor.identity.mtime_s,
+        image_mtime_ns: descriptor.identity.mtime_ns.cast_unsigned(),
         view_dev: device(view.st_dev),
         randomize: u64::from(addresses_are_randomized()),
         page: begin.page.bytes(),
@@ -315,10 +333,12 @@ struct Tables {
     filter: Vec<filter::Instruction>,
     files: Vec<wire::File>,
     runs: Vec<wire::Run>,
+    /// What the stub says of an image that was truncated, and of one that was changed.
+    texts: [String; 2],
 }
 
 impl Tables {
-    fn of_session(image: &Image, begin: &Begin<'_>, kept: RangeInclusive<u32>) -> Self {
+    fn of_session(image: &Image, name: &str, begin: &Begin<'_>, kept: RangeInclusive<u32>) -> Self {
         let index = match begin.in_place {
             true => Index::new(image, begin.page),
             false => Index::default(),
@@ -332,18 +352,40 @@ impl Tables {
             false => Vec::new(),
         };
         let Index { files, runs } = index;
+        let texts = [
+            format!(
+                "the image {name} was truncated beneath it; replace images by renaming new ones over them; it needs the page \
+                 that was there "
+            ),
+            format!(
+                "the image {name} was changed since the session began, and starts nothing any more; begin another"
+            ),
+        ];
         Self {
             filter,
             files,
             runs,
+            texts,
         }
     }
 
-    fn resident_len(&self) -> u64 {
+    /// Where the texts are, from the record's start.
+    fn texts_at(&self) -> [wire::Str; 2] {
         let tables = size_of_val(self.filter.as_slice())
             + size_of_val(self.files.as_slice())
             + size_of_val(self.runs.as_slice());
-        wire::RECORD + (size_of::<wire::Session>() + tables) as u64
+        let mut at = (size_of::<wire::Session>() + tables) as u64;
+        self.texts.each_ref().map(|text| {
+            let len = text.len() as u64;
+            let text = wire::Str { at, len };
+            at += len;
+            text
+        })
+    }
+
+    fn resident_len(&self) -> u64 {
+        let [.., last] = self.texts_at();
+        wire::RECORD + last.at + last.len
     }
 }
 
@@ -378,6 +420,9 @@ fn resident_memfd(session: &wire::Session, tables: &Tables) -> Result<File> {
     }
     for run in &tables.runs {
         record.extend_from_slice(sys::bytes_of(run));
+    }
+    for text in &tables.texts {
+        record.extend_from_slice(text.as_bytes());
     }
     memfd::sealed(b"session", &[(0, code), (wire::RECORD, record)])
 }

@@ -6,6 +6,7 @@ mod alloc;
 mod args;
 mod attempt;
 mod exec;
+mod lease;
 mod mount;
 mod process;
 mod window;
@@ -22,6 +23,7 @@ pub use attempt::{
     set_exe, set_memory_map,
 };
 pub use exec::execveat;
+pub use lease::is_open_for_writing;
 pub use mount::make_mounts_read_only;
 pub use process::{
     block_all_signals, block_if_ignored, inherited, is_mapped, is_open, run_detached, unshare,
