@@ -52,6 +52,7 @@ pub struct Fd(pub usize);
 
 pub const PROT_NONE: usize = 0;
 pub const PROT_READ: usize = 1;
+pub const PROT_EXEC: usize = 4;
 pub const MAP_PRIVATE: usize = 2;
 pub const MAP_FIXED: usize = 0x10;
 pub const MAP_ANONYMOUS: usize = 0x20;
@@ -321,6 +322,15 @@ pub fn keep_open_on_exec(fd: Fd) {
 pub fn is_path_only(fd: Fd) -> bool {
     const O_PATH: usize = 0o10_000_000;
     fcntl(fd, 3, 0).is_ok_and(|flags| flags & O_PATH != 0)
+}
+
+/// Does the kernel map it executable? Tried.
+pub fn can_map_executable(fd: Fd) -> bool {
+    // SAFETY: nothing is replaced, and nobody knows of the new mapping.
+    unsafe {
+        let mapped = mmap(0, 1, PROT_READ | PROT_EXEC, MAP_PRIVATE, Some(fd), 0);
+        mapped.and_then(|at| munmap(at, 1)).is_ok()
+    }
 }
 
 /// May the file of a descriptor be executed by its caller, with its effective rights? EACCES if not, or if it lies on a
