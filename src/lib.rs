@@ -27,6 +27,7 @@ pub mod cramfs;
 pub mod extent;
 pub mod index;
 pub mod plan;
+pub mod trace;
 pub mod view;
 
 pub mod access;

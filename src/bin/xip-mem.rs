@@ -15,7 +15,7 @@ use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 use xip_run::backing::spec;
 use xip_run::error::{Error, Kind, Result};
-use xip_run::report::{self, Observer, Report, Session, machine};
+use xip_run::report::{self, Observer, Reasons, Report, Session, machine};
 use xip_run::trial::{self, Comparison, Difference};
 
 const EXAMPLE: &str = "\
@@ -80,7 +80,11 @@ struct Cli {
     /// Print again every so many seconds, until interrupted
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
     watch: Option<Duration>,
-    /// Leave out the table with a row for every mapping; with --session, the rows of each process's files
+    /// Name for every page that is not in place the reason why it is in RAM, and the way out
+    #[arg(long, requires = "pids", conflicts_with_all = ["compare", "session"])]
+    why: bool,
+    /// Leave out the table with a row for every mapping; with --session, the rows of each process's files; with --why, those
+    /// of the pages
     #[arg(short, long, requires = "pids")]
     summary: bool,
     /// Print JSON, lengths in bytes: a list with an object for every process (every session); without PID, one object
@@ -299,6 +303,15 @@ fn measure(cli: &Cli) -> (String, Vec<Error>) {
             true => machine.csv(),
             false => show(cli, &machine, &mut errors, |machine| machine.to_string()),
         }
+    } else if cli.why {
+        let reasons = reasons(cli, &mut errors);
+        match cli.csv {
+            true => reasons
+                .iter()
+                .map(|reasons| reasons.table().csv())
+                .collect(),
+            false => show(cli, &reasons, &mut errors, |all| texts(all)),
+        }
     } else if cli.session {
         let sessions = sessions(cli, &mut errors);
         match cli.csv {
@@ -331,6 +344,21 @@ fn reports(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Report> {
         }
     }
     reports
+}
+
+fn reasons(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Reasons> {
+    let mut observer = Observer::default();
+    let mut all = Vec::new();
+    for &pid in &cli.pids {
+        match observer.observe_reasons(pid) {
+            Ok(reasons) => all.push(reasons),
+            Err(err) => errors.push(err),
+        }
+    }
+    if cli.summary {
+        all.iter_mut().for_each(|reasons| reasons.runs.clear());
+    }
+    all
 }
 
 fn sessions(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Session> {
