@@ -36,5 +36,6 @@ pub mod session;
 pub mod probe;
 
 pub mod inspect;
+pub mod picture;
 pub mod report;
 pub mod trial;

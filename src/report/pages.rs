@@ -168,15 +168,19 @@ impl<'a> Finder<'a> {
         self.view?.image
     }
 
+    /// The number of an image that was met.
+    pub(super) fn known_number(&self, files: &Arc<ImageFiles>) -> Option<usize> {
+        self.images
+            .iter()
+            .position(|known| Arc::ptr_eq(known, files))
+    }
+
     /// The number of an image.
     fn number_of(&mut self, files: &Arc<ImageFiles>) -> usize {
-        let mut known = self.images.iter();
-        known
-            .position(|known| Arc::ptr_eq(known, files))
-            .unwrap_or_else(|| {
-                self.images.push(files.clone());
-                self.images.len() - 1
-            })
+        self.known_number(files).unwrap_or_else(|| {
+            self.images.push(files.clone());
+            self.images.len() - 1
+        })
     }
 
     /// Adds the pages of a mapping, whose row in the report of a process `comm` is `row`, to `files`.

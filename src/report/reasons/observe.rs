@@ -108,17 +108,23 @@ impl Looker<'_> {
         };
         if let Some(reason) = reason {
             let mut address = row.start;
+            // What was only read is the kernel's page of zeros: no RAM. pagemap does not tell which it is.
+            let mut left = row.counts.anonymous_bytes + row.counts.swap_bytes;
+            if row.class == Class::Stub {
+                left = u64::MAX;
+            }
             for &PageRun { pages, state } in &seen.runs {
                 let len = pages * self.page.bytes();
                 if state != PageState::Absent {
                     found.push(Run {
                         start: address,
                         end: address + len,
-                        ram_bytes: len,
+                        ram_bytes: len.min(left),
                         what: what(),
                         offset_bytes: None,
                         reason,
                     });
+                    left -= len.min(left);
                 }
                 address += len;
             }
