@@ -28,6 +28,7 @@ pub mod cramfs;
 pub mod extent;
 pub mod index;
 pub mod plan;
+pub mod trace;
 pub mod view;
 
 pub mod access;
@@ -39,5 +40,6 @@ pub mod init;
 pub mod probe;
 
 pub mod inspect;
+pub mod picture;
 pub mod report;
 pub mod trial;

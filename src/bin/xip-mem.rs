@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
@@ -15,7 +15,8 @@ use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 use xip_run::backing::spec;
 use xip_run::error::{Error, Kind, Result};
-use xip_run::report::{self, Observer, Report, Session, machine};
+use xip_run::picture::{self, Page, Strip};
+use xip_run::report::{self, Observer, Reasons, Report, Session, machine};
 use xip_run::trial::{self, Comparison, Difference};
 
 const EXAMPLE: &str = "\
@@ -74,13 +75,24 @@ struct Cli {
     /// share it
     #[arg(long, conflicts_with = "pids")]
     files: bool,
+    /// Write a picture to this file instead, a page of HTML that needs nothing else: where the bytes of each process are, what
+    /// is in the images, and which pages of them are touched
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "files", "json", "csv", "watch"])]
+    html: Option<PathBuf>,
+    /// The same with only the chart of the processes, as SVG
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["pids", "files", "json", "csv", "watch"])]
+    svg: Option<PathBuf>,
     /// Sort the processes by this column, largest first
     #[arg(long, value_name = "COLUMN", default_value = "pss", conflicts_with = "pids", value_parser = PossibleValuesParser::new(machine::sort_words()))]
     sort: String,
     /// Print again every so many seconds, until interrupted
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
     watch: Option<Duration>,
-    /// Leave out the table with a row for every mapping; with --session, the rows of each process's files
+    /// Name for every page that is not in place the reason why it is in RAM, and the way out
+    #[arg(long, requires = "pids", conflicts_with_all = ["compare", "session"])]
+    why: bool,
+    /// Leave out the table with a row for every mapping; with --session, the rows of each process's files; with --why, those
+    /// of the pages
     #[arg(short, long, requires = "pids")]
     summary: bool,
     /// Print JSON, lengths in bytes: a list with an object for every process (every session); without PID, one object
@@ -137,6 +149,12 @@ struct Compare {
     /// Print JSON, lengths in bytes
     #[arg(long)]
     json: bool,
+    /// Write a picture to this file as well, a page of HTML that needs nothing else: RAM over the number of instances
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the chart of it to this file as well, as SVG
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Keep the figures in this file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -195,9 +213,18 @@ impl Compare {
             None => None,
         };
         if let Some(path) = &self.save {
-            let json = to_json(&comparison, false)?;
-            std::fs::write(path, json)
-                .map_err(|err| Error::failed(format!("{}: {err}", path.display())))?;
+            write_file(path, &to_json(&comparison, false)?)?;
+        }
+        let lines = picture::lines::chart(&comparison);
+        if let Some(path) = &self.svg {
+            write_file(path, &lines.svg())?;
+        }
+        if let Some(path) = &self.html {
+            let mut page = Page::new(&comparison.title());
+            page.chart(&lines);
+            page.table(&comparison.table());
+            comparison.summary().lines().for_each(|line| page.say(line));
+            write_file(path, &page.html())?;
         }
         let beyond = differences
             .iter()
@@ -253,6 +280,9 @@ fn run(args: Vec<OsString>) -> u8 {
             return Kind::Failed.exit_code();
         }
     };
+    if cli.html.is_some() || cli.svg.is_some() {
+        return exit_code(picture(&cli).err());
+    }
     if let Some(Subcommand::Compare(compare)) = cli.command {
         return compare.run().unwrap_or_else(|err| exit_code([err]));
     }
@@ -280,6 +310,36 @@ fn run(args: Vec<OsString>) -> u8 {
     }
 }
 
+fn write_file(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|err| Error::failed(format!("{}: {err}", path.display())))
+}
+
+fn picture(cli: &Cli) -> Result<()> {
+    let mut machine = Observer::default().observe_machine(true);
+    machine.sort(&cli.sort);
+    let bars = picture::bars::chart(&machine);
+    if let Some(path) = &cli.svg {
+        write_file(path, &bars.svg())?;
+    }
+    let Some(path) = &cli.html else { return Ok(()) };
+    let mut page = Page::new("What runs in place");
+    if machine.processes.is_empty() {
+        page.say("No process runs in place.");
+    }
+    page.chart(&bars);
+    page.table(&machine.table(true));
+    for heat in &machine.heat {
+        let touched = (&heat.touched, "processes");
+        page.chart(&Strip::new(&heat.path, &heat.image, heat.touched.page, Some(touched))?.chart());
+    }
+    page.table(&report::files::table(
+        machine.files.as_deref().unwrap_or_default(),
+        false,
+    ));
+    machine.notes.iter().for_each(|note| page.say(note));
+    write_file(path, &page.html())
+}
+
 /// Says what went wrong, and with what exit code that ends.
 fn exit_code(errors: impl IntoIterator<Item = Error>) -> u8 {
     errors.into_iter().fold(0, |_, err| {
@@ -298,6 +358,15 @@ fn measure(cli: &Cli) -> (String, Vec<Error>) {
         match cli.csv {
             true => machine.csv(),
             false => show(cli, &machine, &mut errors, |machine| machine.to_string()),
+        }
+    } else if cli.why {
+        let reasons = reasons(cli, &mut errors);
+        match cli.csv {
+            true => reasons
+                .iter()
+                .map(|reasons| reasons.table().csv())
+                .collect(),
+            false => show(cli, &reasons, &mut errors, |all| texts(all)),
         }
     } else if cli.session {
         let sessions = sessions(cli, &mut errors);
@@ -331,6 +400,21 @@ fn reports(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Report> {
         }
     }
     reports
+}
+
+fn reasons(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Reasons> {
+    let mut observer = Observer::default();
+    let mut all = Vec::new();
+    for &pid in &cli.pids {
+        match observer.observe_reasons(pid) {
+            Ok(reasons) => all.push(reasons),
+            Err(err) => errors.push(err),
+        }
+    }
+    if cli.summary {
+        all.iter_mut().for_each(|reasons| reasons.runs.clear());
+    }
+    all
 }
 
 fn sessions(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Session> {

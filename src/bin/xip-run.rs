@@ -4,10 +4,11 @@
 #![no_main]
 
 use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -24,6 +25,7 @@ use xip_run::plan::{LaunchPlan, PlanOptions, Start};
 use xip_run::probe::Probe;
 use xip_run::search::Search;
 use xip_run::session;
+use xip_run::trace::Trace;
 use xip_run::units::PageSize;
 use xip_run::view::{self, Bind, ViewOptions, serve};
 
@@ -53,6 +55,8 @@ use xip_run::view::{self, Bind, ViewOptions, serve};
       from flash that is mapped at this physical address
   xip-run --probe
       what this kernel and this user have for it
+  xip-run --trace boot.trace --image rootfs.cramfs /bin/busybox sh -c true
+      which pages it touches
   xip-run --require in-place --image rootfs.cramfs /bin/busybox sh
 
 The image is named by --image, else $XIP_IMAGE, else xip.image= on the kernel
@@ -121,6 +125,11 @@ struct Args {
         "copy_text", "argv0", "require", "quiet"])]
     init: bool,
 
+    /// Record which pages of the image's files the session touches, and add them to FILE when its last process has ended. For
+    /// this everything runs from the view, not in place
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_root", "view", "copy_text", "require", "explain"])]
+    trace: Option<PathBuf>,
+
     /// Do not run: print every page run of the program and its interpreter with its source and what RAM it costs
     #[arg(long)]
     explain: bool,
@@ -128,7 +137,7 @@ struct Args {
     /// Do not run: try every feature of the kernel that a session needs, and print what each gives, what happens without it,
     /// and whether it is there for this user; with --image also what can be done with that
     #[arg(long, conflicts_with_all = ["explain", "command", "no_root", "bind", "workdir", "view", "verify", "copy_text",
-        "argv0", "require", "pinned", "quiet"])]
+        "argv0", "require", "pinned", "quiet", "trace"])]
     probe: bool,
 
     /// With --explain and --probe: as JSON
@@ -314,6 +323,20 @@ impl Lost {
     }
 }
 
+/// Opens the file that a trace is added to; what is in it must be one.
+fn open_trace(path: &Path, page: PageSize) -> Result<File> {
+    let fail = |err: String| Error::failed(format!("--trace {}: {err}", path.display()));
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|err| fail(err.to_string()))?;
+    Trace::read(&mut file, page).map_err(|err| fail(err.to_string()))?;
+    Ok(file)
+}
+
 fn launch(args: Args) -> Result<()> {
     if args.json && !args.explain {
         return Err(Error::failed("--json is for --explain and --probe"));
@@ -417,6 +440,11 @@ fn launch(args: Args) -> Result<()> {
         binds: args.bind.clone(),
         workdir: args.workdir.clone(),
         existing: args.view.clone(),
+        trace: args
+            .trace
+            .as_deref()
+            .map(|path| open_trace(path, page).map(Arc::new))
+            .transpose()?,
     };
     let mut lost = Lost::default();
     match view::raise(&image, backing.as_fd(), &view_options) {
@@ -425,7 +453,8 @@ fn launch(args: Args) -> Result<()> {
             if err.kind() == Kind::Lacking
                 && view_options.existing.is_none()
                 && view_options.binds.is_empty()
-                && view_options.workdir.is_none() =>
+                && view_options.workdir.is_none()
+                && view_options.trace.is_none() =>
         {
             lost.go_on(&args, err, &feature::MOUNT_NAMESPACE)?;
             if plan.as_ref().is_err_and(|err| err.kind() == Kind::NotFound) {
@@ -467,7 +496,7 @@ fn launch(args: Args) -> Result<()> {
             path: execfn,
             argv,
             page,
-            in_place: !args.copy_text,
+            in_place: !args.copy_text && args.trace.is_none(),
             stay,
             server: None,
         },

@@ -70,8 +70,9 @@ impl Comparison {
     }
 }
 
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Comparison {
+    /// What is compared.
+    pub fn title(&self) -> String {
         let instances = match self.instances {
             1 => "1 instance".to_owned(),
             many => format!("{many} instances"),
@@ -81,36 +82,45 @@ impl fmt::Display for Comparison {
         } else {
             ""
         };
-        writeln!(
-            f,
-            "{}: {instances} each, image {}{root}\n",
+        format!(
+            "{}: {instances} each, image {}{root}",
             self.command.join(" "),
             self.image
-        )?;
-        writeln!(f, "{}", self.table())?;
-        writeln!(
-            f,
-            "saved: {} KiB; {} KiB if the image is in flash",
+        )
+    }
+
+    /// What is saved, and for what; a line each.
+    pub fn summary(&self) -> String {
+        let mut lines = format!(
+            "saved: {} KiB; {} KiB if the image is in flash\nflash: {} KiB for the files that run in place, {} KiB if they were \
+             compressed\n",
             self.saved_bytes / 1024,
-            self.saved_if_in_flash_bytes / 1024
-        )?;
-        write!(
-            f,
-            "flash: {} KiB for the files that run in place, {} KiB if they were compressed",
+            self.saved_if_in_flash_bytes / 1024,
             self.flash.stored_bytes / 1024,
             self.flash.compressed_bytes / 1024
-        )?;
-        let (per_byte, per_more) = self.saved_per_flash_byte();
-        if let Some(saved) = per_byte {
-            write!(f, "\nsaved per byte of flash: {saved:.2}")?;
+        );
+        if let (Some(saved), per_more) = self.saved_per_flash_byte() {
+            let more = per_more.map(|saved| format!("; per byte more than compressed: {saved:.2}"));
+            lines += &format!(
+                "saved per byte of flash: {saved:.2}{}\n",
+                more.unwrap_or_default()
+            );
         }
-        if let Some(saved) = per_more {
-            write!(f, "; per byte more than compressed: {saved:.2}")?;
-        }
-        writeln!(f)?;
         for note in &self.notes {
-            writeln!(f, "note: {note}")?;
+            lines += &format!("note: {note}\n");
         }
-        Ok(())
+        lines
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}\n\n{}\n{}",
+            self.title(),
+            self.table(),
+            self.summary()
+        )
     }
 }

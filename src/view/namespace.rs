@@ -14,6 +14,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -27,6 +28,7 @@ use super::server::{MAX_READ_BYTES, Server};
 use crate::cramfs::Image;
 use crate::error::{Error, Result};
 use crate::sys::{self, Ended};
+use crate::units::PageSize;
 
 /// What the view is made of, beside the image.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,8 @@ pub struct ViewOptions {
     pub workdir: Option<PathBuf>,
     /// A directory where the same tree is mounted already; no server is started then.
     pub existing: Option<PathBuf>,
+    /// Where to add which pages the session touches: everything must come from the view for that.
+    pub trace: Option<Arc<File>>,
 }
 
 /// What the server calls itself (prctl(2) `PR_SET_NAME`).
@@ -102,7 +106,7 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
             rustix::mount::mount_bind_recursive(&path, "/")
                 .map_err(|err| refused(format!("bind {} over /", path.display()), err))?;
         }
-        None => mount_image(image, image_fd)?,
+        None => mount_image(image, image_fd, options.trace.as_deref())?,
     }
     // After the server has gone its way: what this leaves in memory is not the server's.
     let mut binds = host_directories(image);
@@ -211,12 +215,12 @@ pub(super) fn open_fuse() -> Result<OwnedFd> {
 }
 
 /// Starts the server, enters the mount namespace and mounts the image over `/`.
-fn mount_image(image: &Image, image_fd: BorrowedFd<'_>) -> Result<()> {
+fn mount_image(image: &Image, image_fd: BorrowedFd<'_>, trace: Option<&File>) -> Result<()> {
     let device = open_fuse()?;
     // Both ends stay open here until the byte is written, so that no SIGPIPE can come.
     let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|err| failed("pipe", err))?;
-    let server = start_server(image, image_fd, &device, &wait)?;
+    let server = start_server(image, image_fd, &device, &wait, trace)?;
 
     enter_mount_namespace()?;
     let source = format!("{SERVER_NAME}:{server}");
@@ -250,8 +254,10 @@ fn start_server(
     image_fd: BorrowedFd<'_>,
     device: &OwnedFd,
     wait: &OwnedFd,
+    trace: Option<&File>,
 ) -> Result<u32> {
-    let keep = [image_fd, device.as_fd(), wait.as_fd()];
+    let mut keep = vec![image_fd, device.as_fd(), wait.as_fd()];
+    keep.extend(trace.map(File::as_fd));
     sys::run_detached(&keep, || {
         // pkill -f of the program must not find its server.
         sys::set_title(SERVER_NAME.as_bytes());
@@ -262,7 +268,17 @@ fn start_server(
         if mounted.is_ok() {
             // Whatever it is, there is nobody to tell, and the kernel tells the session: ENOTCONN.
             sys::retire_arena();
-            let _ = Server::new(image.clone()).serve(device);
+            let mut server = Server::new(image.clone());
+            let page = PageSize::of_running_kernel().filter(|_| trace.is_some());
+            if let Some(page) = page {
+                server = server.recording(page);
+            }
+            let _ = server.serve(device);
+            if let (Some(touched), Some(Ok(mut file))) =
+                (server.trace(), trace.map(File::try_clone))
+            {
+                let _ = touched.add_to(&mut file);
+            }
         }
     })
     .map_err(|err| failed("start the server", err))
