@@ -1,10 +1,17 @@
 //! Looks at a live process, page by page.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::elf::StartWrites;
 use super::{Reason, Reasons, Run};
+use crate::backing::Backing;
+use crate::cramfs::show_name;
 use crate::elf::ElfFile;
 use crate::error::{Error, Result};
 use crate::index::FileIndex;
@@ -33,6 +40,7 @@ impl Observer {
         };
         let observed = self.look(pid, &known)?;
         let image = device.and_then(|_| self.image_of_view(&observed.proc));
+        self.launched_from(&observed);
         let images: Vec<OpenImage> = self.images().cloned().collect();
         let mut finder = Finder::new(page);
         finder.enter(
@@ -72,6 +80,26 @@ impl Observer {
             found,
             report.notes.clone(),
         ))
+    }
+}
+
+impl Observer {
+    /// Opens the image that a process was launched from, for it may map nothing of it.
+    fn launched_from(&mut self, observed: &Observed) {
+        let Some(image) = observed.memfds.image(&observed.proc) else {
+            return;
+        };
+        let path = Path::new(OsStr::from_bytes(&image.path));
+        let shown = show_name(&image.path);
+        let notes = &mut Vec::new();
+        _ = match &image.device {
+            None => Backing::open(path)
+                .ok()
+                .and_then(|backing| self.walk(backing, &shown, notes)),
+            Some(map) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .ok()
+                .and_then(|fd| self.image_on_device(&fd, map, &shown, notes)),
+        };
     }
 }
 
