@@ -1,6 +1,6 @@
 //! `xip-image map`: where everything lies, as a list, and as a strip of pages.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
