@@ -36,6 +36,8 @@ pub mod session;
 pub mod probe;
 
 pub mod inspect;
-pub mod picture;
 pub mod report;
+
 pub mod trial;
+
+pub mod picture;

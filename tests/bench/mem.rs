@@ -92,7 +92,7 @@ fn run(args: &Args) -> Result<bool> {
         ("smem -t", "smem".into(), vec!["-t"]),
         ("xip-mem", xip_mem.clone(), vec![]),
         ("xip-mem --files", xip_mem.clone(), vec!["--files"]),
-        ("xip-mem PID", xip_mem, vec![&one]),
+        ("xip-mem PID", xip_mem, vec![one.as_str()]),
     ];
     // Does it see them all?
     let out = Command::new(&tools[1].1).arg("--csv").output()?;

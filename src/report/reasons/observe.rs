@@ -68,8 +68,8 @@ impl Observer {
                 file: observed.file(mapping).cloned(),
                 runs: observed.proc.page_runs(mapping)?,
             };
-            if let Some(program) = &row.program {
-                looker.starts.entry(program.clone()).or_insert(row.start);
+            if let Some(program) = program_of(row) {
+                looker.starts.entry(program).or_insert(row.start);
             }
             looker.mapping(&mut found, &mut finder, &seen, row);
         }
@@ -109,7 +109,7 @@ struct Looker<'a> {
     images: &'a [OpenImage],
     /// What is written to at the start of each file that was met, by the path that it has in the report.
     writes: HashMap<Key, StartWrites>,
-    /// Where the first mapping of each program is.
+    /// Where the first mapping of each program is, by its path.
     starts: HashMap<String, u64>,
 }
 
@@ -208,14 +208,7 @@ impl Looker<'_> {
     /// Pages that the launcher copied: what the index says of them.
     fn copied(&self, found: &mut Vec<Run>, row: &Row, what: &str) {
         let page = self.page;
-        let program = row.program.clone().or_else(|| {
-            let launched = row.path.strip_prefix("/memfd:")?;
-            Some(
-                launched
-                    .strip_prefix(crate::session::MEMFD_PREFIX)?
-                    .to_owned(),
-            )
-        });
+        let program = program_of(row);
         let index = program.as_deref().and_then(|path| {
             let (image, inode) = self
                 .images
@@ -256,6 +249,19 @@ impl Looker<'_> {
             });
         }
     }
+}
+
+/// The program that a row is of; copied pages are in a memfd that is named for the one that was launched.
+fn program_of(row: &Row) -> Option<String> {
+    row.program.clone().or_else(|| {
+        let path = Some(row.path.as_str()).filter(|_| row.class == Class::CopiedPages)?;
+        let launched = path.strip_prefix("/memfd:")?;
+        Some(
+            launched
+                .strip_prefix(crate::session::MEMFD_PREFIX)?
+                .to_owned(),
+        )
+    })
 }
 
 /// The contents of a file of one of the images.
