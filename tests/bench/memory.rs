@@ -1,6 +1,6 @@
 //! How long xip-mem takes for a machine with many processes in place, against smem, which reads as much of each.
 //!
-//!     cargo bench --bench mem               some seconds; as root, so that both see all processes
+//!     cargo bench --bench memory               some seconds; as root, so that both see all processes
 //!     tests/setup --bench                   installs smem
 //!
 //! So many sleeping processes of one program run in place. Both tools are then run in turn, in rounds, on one CPU: smem with
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(holds) => ExitCode::from(u8::from(!holds)),
         Err(err) => {
-            eprintln!("mem: {err:#}");
+            eprintln!("memory: {err:#}");
             ExitCode::FAILURE
         }
     }
