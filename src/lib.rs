@@ -40,6 +40,8 @@ pub mod init;
 pub mod probe;
 
 pub mod inspect;
-pub mod picture;
 pub mod report;
+
 pub mod trial;
+
+pub mod picture;

@@ -30,8 +30,11 @@ fn stage() -> Option<Stage> {
     stage.add_at(Path::new(BUSYBOX), Path::new(BUSYBOX));
     let lines: String = (0..40_000).map(|line| format!("line {line}\n")).collect();
     fs::write(stage.in_root(Path::new("/notes.txt")), lines).unwrap();
+    let noise: Vec<u8> = (0..90_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     // Nobody should have such a name, so somebody has.
-    fs::write(stage.path().join("root").join("<b>&'\"\x1b"), [7; 9000]).unwrap();
+    fs::write(stage.path().join("root").join("<b>&'\"\x1b"), noise).unwrap();
     stage.build::<&str>(&[]);
     Some(stage)
 }
@@ -70,7 +73,7 @@ fn a_strip_counts_what_the_map_lists() {
         .iter()
         .sum();
     assert_eq!(all, strip.pages.len());
-    assert!(strip.count(Content::Compressed) > 10 && strip.count(Content::Metadata) > 0);
+    assert!(strip.count(Content::Compressed) > 10);
     // With larger pages what is not aligned for them cannot be mapped.
     let large = Strip::new("x", &image, PageSize::K64, None).unwrap();
     assert!(large.count(Content::InPlace) as u64 * 16 <= direct);
@@ -128,11 +131,11 @@ fn touched_pages_are_where_the_file_is() {
     for (page, heat) in [(3, 4), (300, 1)] {
         assert!(hot.contains(&(place(page), heat)), "{hot:?}");
     }
-    let of_notes: Vec<_> = hot
+    let others: Vec<_> = hot
         .iter()
-        .filter(|(at, _)| strip.pages[*at].content == Content::Compressed)
+        .filter(|(at, _)| strip.pages[*at].content != Content::InPlace)
         .collect();
-    assert_eq!((of_notes.len(), hot.len()), (1, 3), "{hot:?}");
+    assert_eq!((others.len(), hot.len()), (1, 3), "{hot:?}");
     let file = stage.path().join("a.trace");
     fs::write(&file, trace.to_string()).unwrap();
     let out = xip_image(&[
@@ -321,7 +324,13 @@ fn a_browser_draws_them_in_light_and_in_dark() {
         ),
     ] {
         assert!(names.iter().any(|known| known == name));
-        for is_dark in [false, true] {
+        // Each takes its seconds: one in both.
+        let modes: &[bool] = match name {
+            "map.html" => &[false, true],
+            "mem.html" => &[false],
+            _ => &[true],
+        };
+        for &is_dark in modes {
             let Some(png) = draw(&stage, name, is_dark) else {
                 return;
             };

@@ -115,7 +115,7 @@ impl Chart {
     pub fn svg(&self) -> String {
         let (head, rest) = (
             format!(
-                "<svg width=\"{}\" height=\"{}\" viewBox=\"-16 -40 {} {}\" xmlns=\"http://www.w3.org/2000/svg\">\n\
+                "<svg style=\"background:var(--paper)\" width=\"{}\" height=\"{}\" viewBox=\"-16 -40 {} {}\" xmlns=\"http://www.w3.org/2000/svg\">\n\
                  <title>{}</title><style>{STYLE}</style>\n\
                  <rect x=\"-16\" y=\"-40\" width=\"100%\" height=\"100%\" fill=\"var(--paper)\"/>\n",
                 WIDTH + 32,

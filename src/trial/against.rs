@@ -36,12 +36,12 @@ impl fmt::Display for Difference {
     }
 }
 
-/// A figure of a trial, in bytes.
-type Figure = fn(&Trial) -> u64;
+/// What it is, and where it is found.
+type Figure = (&'static str, fn(&Trial) -> u64);
 
 /// Figures that a change must not make larger: RAM, but no page cache of files, which is larger or smaller by what the
 /// kernel has read ahead.
-const HELD: [(&str, Figure); 4] = [
+const HELD: [Figure; 4] = [
     ("each instance: anonymous", |trial| {
         trial.ram.anonymous_bytes / trial.processes.max(1)
     }),

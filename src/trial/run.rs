@@ -223,7 +223,8 @@ fn settle(instances: &mut [Instance], options: &Options) -> Result<bool> {
         let arrived = instances
             .iter()
             .all(|instance| has_arrived(instance, &options.xip_run));
-        if now != before || !arrived {
+        let at_rest = now.iter().all(|(_, work)| work.starts_with(b"S "));
+        if now != before || !arrived || !at_rest {
             before = now;
             same_since = Instant::now();
         }

@@ -11,6 +11,7 @@ pub struct Png {
 }
 
 impl Png {
+    #[allow(clippy::needless_range_loop, reason = "three rows by one index")]
     pub fn decode(bytes: &[u8]) -> Self {
         assert!(bytes.starts_with(b"\x89PNG\r\n\x1a\n"));
         let (mut head, mut data) = (Vec::new(), Vec::new());

@@ -172,7 +172,7 @@ pub struct Machine {
 
 impl Machine {
     /// Adds processes up.
-    fn new(reports: &[Report], servers: Vec<Server>, memory: [Memory; 2]) -> Self {
+    fn new(reports: &[Report], servers: Vec<Server>, [before, after]: [Memory; 2]) -> Self {
         let mut totals = Sums::default();
         let mut notes: Vec<String> = Vec::new();
         let mut processes = Vec::new();
@@ -198,8 +198,8 @@ impl Machine {
             totals,
             files: None,
             heat: Vec::new(),
-            memory_before: memory[0],
-            memory_after: memory[1],
+            memory_before: before,
+            memory_after: after,
             notes,
         };
         machine.sort("pss");

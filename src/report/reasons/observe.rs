@@ -1,10 +1,17 @@
 //! Looks at a live process, page by page.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 use super::elf::StartWrites;
 use super::{Reason, Reasons, Run};
+use crate::backing::Backing;
+use crate::cramfs::show_name;
 use crate::elf::ElfFile;
 use crate::error::{Error, Result};
 use crate::index::FileIndex;
@@ -33,6 +40,7 @@ impl Observer {
         };
         let observed = self.look(pid, &known)?;
         let image = device.and_then(|_| self.image_of_view(&observed.proc));
+        self.launched_from(&observed);
         let images: Vec<OpenImage> = self.images().cloned().collect();
         let mut finder = Finder::new(page);
         finder.enter(
@@ -60,8 +68,8 @@ impl Observer {
                 file: observed.file(mapping).cloned(),
                 runs: observed.proc.page_runs(mapping)?,
             };
-            if let Some(program) = &row.program {
-                looker.starts.entry(program.clone()).or_insert(row.start);
+            if let Some(program) = program_of(row) {
+                looker.starts.entry(program).or_insert(row.start);
             }
             looker.mapping(&mut found, &mut finder, &seen, row);
         }
@@ -75,13 +83,33 @@ impl Observer {
     }
 }
 
+impl Observer {
+    /// Opens the image that a process was launched from, for it may map nothing of it.
+    fn launched_from(&mut self, observed: &Observed) {
+        let Some(image) = observed.memfds.image(&observed.proc) else {
+            return;
+        };
+        let path = Path::new(OsStr::from_bytes(&image.path));
+        let shown = show_name(&image.path);
+        let notes = &mut Vec::new();
+        _ = match &image.device {
+            None => Backing::open(path)
+                .ok()
+                .and_then(|backing| self.walk(backing, &shown, notes)),
+            Some(map) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .ok()
+                .and_then(|fd| self.image_on_device(&fd, map, &shown, notes)),
+        };
+    }
+}
+
 struct Looker<'a> {
     page: PageSize,
     observed: &'a Observed,
     images: &'a [OpenImage],
     /// What is written to at the start of each file that was met, by the path that it has in the report.
     writes: HashMap<Key, StartWrites>,
-    /// Where the first mapping of each program is.
+    /// Where the first mapping of each program is, by its path.
     starts: HashMap<String, u64>,
 }
 
@@ -180,14 +208,7 @@ impl Looker<'_> {
     /// Pages that the launcher copied: what the index says of them.
     fn copied(&self, found: &mut Vec<Run>, row: &Row, what: &str) {
         let page = self.page;
-        let program = row.program.clone().or_else(|| {
-            let launched = row.path.strip_prefix("/memfd:")?;
-            Some(
-                launched
-                    .strip_prefix(crate::session::MEMFD_PREFIX)?
-                    .to_owned(),
-            )
-        });
+        let program = program_of(row);
         let index = program.as_deref().and_then(|path| {
             let (image, inode) = self
                 .images
@@ -228,6 +249,19 @@ impl Looker<'_> {
             });
         }
     }
+}
+
+/// The program that a row is of; copied pages are in a memfd that is named for the one that was launched.
+fn program_of(row: &Row) -> Option<String> {
+    row.program.clone().or_else(|| {
+        let path = Some(row.path.as_str()).filter(|_| row.class == Class::CopiedPages)?;
+        let launched = path.strip_prefix("/memfd:")?;
+        Some(
+            launched
+                .strip_prefix(crate::session::MEMFD_PREFIX)?
+                .to_owned(),
+        )
+    })
 }
 
 /// The contents of a file of one of the images.

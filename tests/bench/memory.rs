@@ -1,6 +1,6 @@
 //! How long xip-mem takes for a machine with many processes in place, against smem, which reads as much of each.
 //!
-//!     cargo bench --bench mem               some seconds; as root, so that both see all processes
+//!     cargo bench --bench memory               some seconds; as root, so that both see all processes
 //!     tests/setup --bench                   installs smem
 //!
 //! So many sleeping processes of one program run in place. Both tools are then run in turn, in rounds, on one CPU: smem with
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(holds) => ExitCode::from(u8::from(!holds)),
         Err(err) => {
-            eprintln!("mem: {err:#}");
+            eprintln!("memory: {err:#}");
             ExitCode::FAILURE
         }
     }
@@ -91,7 +91,7 @@ fn run(args: &Args) -> Result<bool> {
         ("smem -t", "smem".into(), vec!["-t"]),
         ("xip-mem", xip_mem.clone(), vec![]),
         ("xip-mem --files", xip_mem.clone(), vec!["--files"]),
-        ("xip-mem PID", xip_mem, vec![&one]),
+        ("xip-mem PID", xip_mem, vec![one.as_str()]),
     ];
     // Does it see them all?
     let out = Command::new(&tools[1].1).arg("--csv").output()?;
