@@ -132,6 +132,9 @@ fn a_program_of_the_host_that_may_not_be_executed_is_refused_with_the_reason() {
         launch::copy_program(Path::new(BUSYBOX), &path);
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
+    // Where users find it, wherever it was built.
+    let launcher = host.path().join("xip-run");
+    launch::copy_program(Path::new(XIP_RUN), &launcher);
     add("data", 0o644);
     add("mine", 0o700);
     add("unreadable", 0o111);
@@ -140,13 +143,12 @@ fn a_program_of_the_host_that_may_not_be_executed_is_refused_with_the_reason() {
     // `mount`: what of the host is mounted first, in a namespace of its own; `user`: who runs it.
     let refused = |mount: &str, user: &str, path: &str, words: &[&str]| {
         let script = format!(
-            "{mount}; exec setpriv --reuid={user} --regid={user} --clear-groups {XIP_RUN} --image {} --bind {}:/srv {path} true",
+            "{mount}; exec setpriv --reuid={user} --regid={user} --clear-groups {} --image {} --bind {}:/srv {path} true",
+            launcher.display(),
             stage.image().display(),
             host.path().display(),
         );
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-ec", &script]).current_dir("/");
-        let output = run(command.env_remove("XIP_IMAGE"), b"");
+        let output = in_mounts_of_its_own(&script);
         let words = [words, &[path, "permission denied (EACCES)"]].concat();
         assert_refused(&output, 126, &words);
     };
@@ -159,32 +161,39 @@ fn a_program_of_the_host_that_may_not_be_executed_is_refused_with_the_reason() {
     );
     add("fine", 0o755);
     refused(&noexec, "0", "/srv/fine", &["mounted noexec"]);
-    // What a user may not read, the tests' own build directory perhaps, would be refused for that.
-    if !Path::new("/dev/fuse").exists() || !may_run(USER) {
+    // Whatever this machine lets users do with it, here they may use FUSE.
+    let fuse = host.path().join("fuse");
+    let fuse = format!(
+        "mknod -m 666 {0} c 10 229; mount --bind {0} /dev/fuse",
+        fuse.display()
+    );
+    let begins = format!(
+        "{fuse}; exec setpriv --reuid={USER} --regid={USER} --clear-groups {} --probe --json",
+        launcher.display()
+    );
+    let probe = in_mounts_of_its_own(&begins);
+    let _ = fs::remove_file(host.path().join("fuse"));
+    let probe: Option<serde_json::Value> = serde_json::from_slice(&probe.stdout).ok();
+    if probe.is_none_or(|probe| probe["session_in_place"] != true) {
+        // There is no package for it.
+        println!("skipped: this machine does not let users have sessions");
         return;
     }
-    refused(
-        ":",
-        USER,
-        "/srv/mine",
-        &["user 1234 may not execute it: mode 0700"],
-    );
-    refused(":", USER, "/srv/unreadable", &["not read"]);
+    let refused = |path: &str, words: &[&str]| {
+        refused(&fuse, USER, path, words);
+        let _ = fs::remove_file(host.path().join("fuse"));
+    };
+    refused("/srv/mine", &["user 1234 may not execute it: mode 0700"]);
+    refused("/srv/unreadable", &["not read"]);
     let closed = ["may not search the directory /srv/closed: mode 0700"];
-    refused(":", USER, "/srv/closed/true", &closed);
+    refused("/srv/closed/true", &closed);
 }
 
-/// Can that user run what the tests built, with a view?
-fn may_run(user: &str) -> bool {
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
-    let output = run(command.args([XIP_RUN, "--probe", "--json"]), b"");
-    let probe: Option<serde_json::Value> = serde_json::from_slice(&output.stdout).ok();
-    let can = probe.is_some_and(|probe| probe["session_in_place"] == true);
-    if !can {
-        launch::skip("users cannot run what the tests built in sessions here");
-    }
-    can
+/// Runs a shell's script where what it mounts is seen by nobody else.
+fn in_mounts_of_its_own(script: &str) -> std::process::Output {
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-ec", script]).current_dir("/");
+    run(command.env_remove("XIP_IMAGE"), b"")
 }
 
 #[test]
