@@ -18,7 +18,7 @@ pub(super) fn free(root: &OwnedFd) -> usize {
         let _ = rustix::process::chdir("/");
     }
     match rustix::fs::fstat(root) {
-        Ok(stat) => delete_below(root, stat.st_dev as u64, 0),
+        Ok(stat) => delete_below(root, stat.st_dev, 0),
         Err(_) => 0,
     }
 }
@@ -46,7 +46,7 @@ fn delete_below(dir: impl AsFd, device: u64, depth: usize) -> usize {
             continue;
         }
         let Ok(below) = open(name) else { continue };
-        let here = rustix::fs::fstat(&below).is_ok_and(|stat| stat.st_dev as u64 == device);
+        let here = rustix::fs::fstat(&below).is_ok_and(|stat| stat.st_dev == device);
         if here && depth < DEPTH_LIMIT {
             deleted += delete_below(&below, device, depth + 1);
             let _ = rustix::fs::unlinkat(&dir, name, AtFlags::REMOVEDIR);
@@ -75,7 +75,7 @@ mod tests {
         symlink(&other, root.join("a/link")).unwrap();
         let fd = fs::File::open(&root).unwrap();
         let device = rustix::fs::fstat(&fd).unwrap().st_dev;
-        assert_eq!(delete_below(&fd, device as u64, 0), 4);
+        assert_eq!(delete_below(&fd, device, 0), 4);
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
         assert!(other.join("kept").exists());
     }
