@@ -101,7 +101,9 @@ impl Machine<'_> {
             "x86_64" => " no_timer_check",
             _ => "",
         };
-        command.arg("-append").arg(format!("{}{timer}", self.append));
+        command
+            .arg("-append")
+            .arg(format!("{}{timer}", self.append));
         let output = File::create(log).unwrap();
         let child = command
             .stdin(Stdio::piped())
