@@ -58,7 +58,13 @@ pub(super) fn mount(text: &str) -> Result<()> {
     fs::create_dir_all(dir).map_err(|err| fail(&err))?;
     let (flags, data) = split_options(options);
     let data = std::ffi::CString::new(data).map_err(|err| fail(&err))?;
-    rustix::mount::mount(device, dir, kind, flags, data.as_c_str()).map_err(|err| {
+    let mut answer = Ok(());
+    until_limit(|| {
+        answer = rustix::mount::mount(device, dir, kind, flags, data.as_c_str());
+        // The device's node is there a little before the device.
+        answer != Err(Errno::NXIO)
+    });
+    answer.map_err(|err| {
         let hint = match err {
             Errno::NODEV => "; the kernel does not know this file system: is its module loaded?",
             Errno::NOENT => "; there is no such device",

@@ -83,7 +83,7 @@ fn refused(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
 /// [`Kind::Lacking`](crate::error::Kind) if this kernel, or this user, can have no root view, else
 /// [`Kind::Failed`](crate::error::Kind); with the system call and the way out.
 pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> Result<()> {
-    let wanted_binds = canonical_binds(&options.binds)?;
+    let wanted_binds = canonical_binds(&options.binds, "--bind ")?;
     let cwd = std::env::current_dir().ok();
     if !may_mount() {
         // There is no way back from a namespace: first what can be known outside.
@@ -125,12 +125,12 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
     enter_workdir(options.workdir.as_deref(), cwd.as_deref())
 }
 
-/// The caller's binds, their sources canonical: without links, which would lead elsewhere once the root is another.
-pub(super) fn canonical_binds(binds: &[Bind]) -> Result<Vec<Bind>> {
+/// The caller's binds, which `option` asked for, their sources canonical: without links, which would lead elsewhere once the root is another.
+pub(super) fn canonical_binds(binds: &[Bind], option: &str) -> Result<Vec<Bind>> {
     let canonical = |bind: &Bind| {
         let source = bind.source.canonicalize().map_err(|err| {
             Error::failed(format!(
-                "bind {}: on the host: {err}",
+                "{option}{}: on the host: {err}",
                 bind.source.display()
             ))
         })?;

@@ -77,11 +77,18 @@ pub fn raise_for_system(
             )));
         }
     }
+    let wanted_binds = canonical_binds(wanted_binds, "bind=")?;
     if is_initramfs() {
         // All else of it is freed.
         binds.retain(|bind| is_mount_point(&bind.source));
+        if let Some(bind) = wanted_binds.iter().find(|bind| is_of_root(&bind.source)) {
+            return Err(Error::failed(format!(
+                "bind={}: it is a part of the initramfs, which is freed: name what is mounted in it (mount=)",
+                bind.source.display()
+            )));
+        }
     }
-    binds.extend(canonical_binds(wanted_binds)?);
+    binds.extend(wanted_binds);
 
     let device = open_fuse()?;
     let mut not_elsewhere = None;
@@ -119,9 +126,16 @@ pub fn raise_for_system(
     }
 }
 
+fn device(path: &Path) -> Option<u64> {
+    fs::metadata(path).map(|meta| meta.dev()).ok()
+}
+
 fn is_mount_point(path: &Path) -> bool {
-    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
     device(path) != path.parent().and_then(device)
+}
+
+fn is_of_root(path: &Path) -> bool {
+    device(path) == device(Path::new("/"))
 }
 
 impl SystemView {
