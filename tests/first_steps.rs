@@ -133,7 +133,9 @@ fn a_program_of_the_host_that_may_not_be_executed_is_refused_with_the_reason() {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     };
     // Where users find it, wherever it was built.
-    let launcher = host.path().join("xip-run");
+    let beside = tempfile::tempdir().unwrap();
+    fs::set_permissions(beside.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let launcher = beside.path().join("xip-run");
     launch::copy_program(Path::new(XIP_RUN), &launcher);
     add("data", 0o644);
     add("mine", 0o700);
@@ -162,7 +164,7 @@ fn a_program_of_the_host_that_may_not_be_executed_is_refused_with_the_reason() {
     add("fine", 0o755);
     refused(&noexec, "0", "/srv/fine", &["mounted noexec"]);
     // Whatever this machine lets users do with it, here they may use FUSE.
-    let fuse = host.path().join("fuse");
+    let fuse = beside.path().join("fuse");
     let fuse = format!(
         "mknod -m 666 {0} c 10 229; mount --bind {0} /dev/fuse",
         fuse.display()
@@ -172,7 +174,7 @@ fn a_program_of_the_host_that_may_not_be_executed_is_refused_with_the_reason() {
         launcher.display()
     );
     let probe = in_mounts_of_its_own(&begins);
-    let _ = fs::remove_file(host.path().join("fuse"));
+    let _ = fs::remove_file(beside.path().join("fuse"));
     let probe: Option<serde_json::Value> = serde_json::from_slice(&probe.stdout).ok();
     if probe.is_none_or(|probe| probe["session_in_place"] != true) {
         // There is no package for it.
@@ -181,7 +183,7 @@ fn a_program_of_the_host_that_may_not_be_executed_is_refused_with_the_reason() {
     }
     let refused = |path: &str, words: &[&str]| {
         refused(&fuse, USER, path, words);
-        let _ = fs::remove_file(host.path().join("fuse"));
+        let _ = fs::remove_file(beside.path().join("fuse"));
     };
     refused("/srv/mine", &["user 1234 may not execute it: mode 0700"]);
     refused("/srv/unreadable", &["not read"]);

@@ -136,6 +136,17 @@ refuses() {
     done
 }
 
+# Flash and reserved memory that no driver writes to are pinned; a file is not, unless it is immutable.
+pinned() {
+    case $image in
+    /dev/mem@*) same "$all --pinned" /bin/busybox echo pinned ;;
+    *)
+        xip --pinned /bin/busybox true >/tmp/refusal 2>&1
+        [ $? = 123 ] && says /tmp/refusal EOPNOTSUPP "chattr +i"
+        ;;
+    esac
+}
+
 # take CLASS DATA ATTRIBUTE IMAGE: what the checks are of.
 take() {
     class=$1 data=$2 attribute=$3 image=$4
@@ -173,6 +184,7 @@ accept() {
     check "a session, 200 dynamic children" same "$all" /bin/dash /rig/children.sh dynamic
     check "in place, a session" in_place $busybox_kib "$all" /bin/busybox sleep 100
     check "in place, a dynamic program" in_place $sleep_kib "$all" /usr/bin/sleep 100
+    check "pinned, or why not" pinned
     check "nothing is left" nothing_left
     check "the image is still sound" /rig/xip-image check "$image"
 }
