@@ -13,6 +13,7 @@
     )
 )]
 
+pub mod config;
 pub mod error;
 pub mod feature;
 pub mod units;
@@ -27,13 +28,20 @@ pub mod cramfs;
 pub mod extent;
 pub mod index;
 pub mod plan;
+pub mod trace;
 pub mod view;
 
 pub mod access;
 pub mod search;
 pub mod session;
 
+pub mod init;
+
 pub mod probe;
 
 pub mod inspect;
 pub mod report;
+
+pub mod trial;
+
+pub mod picture;

@@ -730,7 +730,7 @@ fn what_cannot_be_measured_ends_with_125_and_a_reason() {
         (&gone, "no such process"),
         (&["0"], "invalid value"),
         (&["self"], "invalid value"),
-        (&[], "required"),
+        (&["--session"], "required"),
     ];
     for (args, says) in cases {
         let out = xip_mem(args);

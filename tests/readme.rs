@@ -45,7 +45,8 @@ fn the_commands_of_the_readme_work() {
     let commands = console_commands();
     assert!(commands.len() > 8, "{commands:?}");
     for command in commands {
-        if command.contains("--session") && !mounted::can_mount() {
+        let needs_view = command.contains("--session") || command.contains("--trace");
+        if needs_view && !mounted::can_mount() {
             continue;
         }
         // `set -e` and pipefail do not reach into a background job; the last command's status counts then.
@@ -66,6 +67,12 @@ fn the_commands_of_the_readme_work() {
         }
         if command.ends_with("xip-mem $!") {
             assert!(text.contains("/bin/busybox text"), "{text}");
+        }
+        if command.contains("--trace") {
+            assert!(text.contains("how many of 1 runs touched it"), "{text}");
+        }
+        if command.contains("xip-mem --why") {
+            assert!(text.contains("written: the program writes to it"), "{text}");
         }
         if command.contains("--session") {
             let title = "4 processes, root ";

@@ -40,9 +40,11 @@ macro_rules! rigs {
 
 rigs! {
     aarch64_dax_nor: "aarch64-dax-nor",
+    armv7_a9_nor: "armv7-a9-nor",
     armv7_nor: "armv7-nor",
     riscv64_ram: "riscv64-ram",
     x86_64_dax: "x86_64-dax",
+    x86_64_devices: "x86_64-devices",
     x86_64_nor: "x86_64-nor",
     x86_64_ram: "x86_64-ram",
     x86_64_virtio_pmem: "x86_64-virtio-pmem",

@@ -104,8 +104,8 @@ impl Header {
     /// Shows every program header to `visit`, which says whether to go on.
     #[inline(never)]
     pub fn each_phdr(&self, fd: Fd, visit: &mut dyn FnMut(&Phdr) -> bool) -> Result<(), Errno> {
-        /// How many are read at a time.
-        const BATCH: usize = 8;
+        /// How many are read at a time: a vfork child has little stack.
+        const BATCH: usize = 4;
         let mut batch = MaybeUninit::<[u8; BATCH * size_of::<Phdr>()]>::uninit();
         let mut at = self.phoff as u64;
         let mut left = usize::from(self.phnum) * size_of::<Phdr>();

@@ -208,6 +208,7 @@ impl Call {
     }
 
     /// Executes the boot memfd; the descriptor before it is the pipe with the start.
+    #[inline(never)]
     fn start(&self) -> Errno {
         let (params, input) = match sys::pipe() {
             Ok(ends) => ends,

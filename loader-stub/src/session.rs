@@ -26,6 +26,7 @@ mod elf;
 mod error;
 mod exec;
 mod image;
+mod kill;
 mod mem;
 mod place;
 mod sigsys;
@@ -64,9 +65,31 @@ fn program_name(comm: &mut [u8; 16]) -> &[u8] {
     &comm[..len]
 }
 
+/// Where the stub works if the limit of the stack's size leaves it no room there: as many bytes below the actions of SIGSYS.
+const WORK_BYTES: usize = wire::PART as usize;
+
+/// Address of that room, whether it is there or not.
+fn work_start() -> usize {
+    stub_base() - 2 * wire::PART as usize
+}
+
+/// Maps that room, if it is needed.
+fn work_area() -> Option<usize> {
+    if sys::stack_limit() >= WORK_BYTES as u64 {
+        return None;
+    }
+    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_FIXED_NOREPLACE;
+    // SAFETY: nothing is replaced.
+    let mapped = unsafe { sys::mmap(work_start(), WORK_BYTES, 3, flags, None, 0) };
+    mapped.ok().filter(|&start| start == work_start())
+}
+
 /// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the strings that
 /// are put above it need, so the stub works below that.
 extern "C" fn working_stack(sp: usize) -> usize {
+    if let Some(start) = work_area() {
+        return start + WORK_BYTES;
+    }
     let start_bytes = match start_fd(&Stack::parse(sp)) {
         Some(fd) => sys::readable_bytes(fd).min(size_of::<Start>() + STRINGS_MAX),
         None => 0,
@@ -169,9 +192,15 @@ extern "C" fn stub_main(sp: usize) -> ! {
         let session = session_record();
         (session.first_fd..=session.last_fd).for_each(|number| sys::close(Fd(number as usize)));
     }
-    // SAFETY: (1) a range of no bytes is refused, and nothing is unmapped. (2) both are the loaded program's; the working
-    // stack begins far below `sp`.
-    unsafe { arch::enter(entry, stack.sp, 1, 0, 0) }
+    let is_in_work_area = (&raw const stack as usize).wrapping_sub(work_start()) < WORK_BYTES;
+    let (unmap, len) = match is_in_work_area {
+        true => (work_start(), WORK_BYTES),
+        // A range of no bytes is refused.
+        false => (1, 0),
+    };
+    // SAFETY: (1) that is the stack of what never comes back. (2) both are the loaded program's; the working stack begins
+    // far below `sp`, or is elsewhere.
+    unsafe { arch::enter(entry, stack.sp, unmap, len, 0) }
 }
 
 /// Maps the resident memfd over the boot memfd: the same code at the same addresses, so the next instruction is the same

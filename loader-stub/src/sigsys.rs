@@ -11,9 +11,9 @@ use core::mem::offset_of;
 use crate::arch::{self, Context, nr};
 use crate::direct::{self, Request};
 use crate::error::fail_launcher;
-use crate::sys::{self, Errno, Fd, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
+use crate::sys::{self, Errno, Fd, PROT_EXEC, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
 use crate::waits::{Mask, wait};
-use crate::{changed, exec, session_record, virtual_action, wire};
+use crate::{changed, exec, kill, session_record, virtual_action, wire};
 
 pub const SIGSYS: usize = 31;
 pub const SA_SIGINFO: usize = 4;
@@ -135,6 +135,7 @@ extern "C" fn on_sigsys(signal: usize, info: &mut SigInfo, context: &mut Context
         }
         nr::IO_URING_ENTER => return wait(info, context, Mask::InExtended),
         nr::CLOSE_RANGE => close_range(args),
+        nr::KILL => kill::kill(args),
         _ => Err(Errno::ENOSYS),
     };
     context.set_result(answer);
@@ -180,8 +181,12 @@ fn mmap(args: &[usize; 6]) -> Result<usize, Errno> {
         fd,
         offset: (offset as u64).wrapping_mul(arch::MMAP_OFFSET_UNIT),
     };
-    // A descriptor that is no more than a place (O_PATH) has an inode too, but nothing of it can be mapped.
-    let file = direct::find(fd).filter(|_| !sys::is_path_only(fd));
+    // A descriptor that is no more than a place (O_PATH) has an inode too, but nothing of it can be mapped; nor be executed
+    // what is bound somewhere noexec.
+    let file = direct::find(fd).filter(|_| match prot & PROT_EXEC {
+        0 => !sys::is_path_only(fd),
+        _ => sys::can_map_executable(fd),
+    });
     // SAFETY: (1) the program asks for it.
     unsafe { ask.map_in_place(file) }
 }

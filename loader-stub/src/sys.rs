@@ -52,6 +52,7 @@ pub struct Fd(pub usize);
 
 pub const PROT_NONE: usize = 0;
 pub const PROT_READ: usize = 1;
+pub const PROT_EXEC: usize = 4;
 pub const MAP_PRIVATE: usize = 2;
 pub const MAP_FIXED: usize = 0x10;
 pub const MAP_ANONYMOUS: usize = 0x20;
@@ -323,6 +324,15 @@ pub fn is_path_only(fd: Fd) -> bool {
     fcntl(fd, 3, 0).is_ok_and(|flags| flags & O_PATH != 0)
 }
 
+/// Does the kernel map it executable? Tried.
+pub fn can_map_executable(fd: Fd) -> bool {
+    // SAFETY: nothing is replaced, and nobody knows of the new mapping.
+    unsafe {
+        let mapped = mmap(0, 1, PROT_READ | PROT_EXEC, MAP_PRIVATE, Some(fd), 0);
+        mapped.and_then(|at| munmap(at, 1)).is_ok()
+    }
+}
+
 /// May the file of a descriptor be executed by its caller, with its effective rights? EACCES if not, or if it lies on a
 /// filesystem that is mounted noexec.
 pub fn check_executable(fd: Fd, mode: u16) -> Result<(), Errno> {
@@ -486,6 +496,17 @@ pub fn random() -> Option<u64> {
 pub fn wants_fixed_addresses() -> bool {
     call(nr::PERSONALITY, [0xffff_ffff, 0, 0, 0, 0, 0])
         .is_ok_and(|flags| flags & ADDR_NO_RANDOMIZE != 0)
+}
+
+/// getrlimit(2) of `RLIMIT_STACK`, the soft one, in bytes.
+pub fn stack_limit() -> u64 {
+    const RLIMIT_STACK: usize = 3;
+    let mut limit = [u64::MAX; 2];
+    let _ = call(
+        nr::PRLIMIT64,
+        [0, RLIMIT_STACK, 0, &raw mut limit as usize, 0, 0],
+    );
+    limit[0]
 }
 
 /// prctl(2) `PR_SET_NAME`.

@@ -234,6 +234,10 @@ pub struct Session {
     pub randomize: u64,
     /// The kernel's page size, bytes.
     pub page: u64,
+    /// The process that serves the view, if it is to outlive everything: kill.rs. Else 0.
+    pub server: u64,
+    /// The highest process number that there can be.
+    pub pid_max: u64,
     /// Instructions of the seccomp filter (`struct sock_filter`, 8 bytes each), which follow this.
     pub filter: u64,
     /// Number of [`File`]s, which follow it, sorted by `ino` and `size`.

@@ -293,6 +293,19 @@ SCENARIO(limits) {
     need(!setrlimit(RLIMIT_STACK, &(struct rlimit){1 << 20, 2 << 20}));
     process();
 }
+// Room for little more than arguments and environment: what is executed needs none itself.
+static void small_stack(rlim_t kib) {
+    need(!setrlimit(RLIMIT_STACK, &(struct rlimit){kib << 10, kib << 10}));
+    execve("/elf/right", ARGS("x"), ENV(""));
+}
+//# small-stack-12: ; exit 7
+SCENARIO(small_stack_12) { small_stack(12); }
+//# small-stack-16: ; exit 7
+SCENARIO(small_stack_16) { small_stack(16); }
+//# small-stack-63: ; exit 7
+SCENARIO(small_stack_63) { small_stack(63); }
+//# small-stack-64: ; exit 7
+SCENARIO(small_stack_64) { small_stack(64); }
 SCENARIO(limited_address_space) {
     need(!setrlimit(RLIMIT_AS, &(struct rlimit){64 << 20, 64 << 20}));
     need(!setrlimit(RLIMIT_DATA, &(struct rlimit){8 << 20, 8 << 20}));

@@ -45,6 +45,11 @@ static inline int of_session(long fd) { return fd >= SESSION_FD_MIN && fd <= SES
 
 #define PAGE 4096L
 #define UNUSED __attribute__((unused))
+// How much slower an emulated machine is: so many times fewer rounds, and longer between signals.
+#ifndef SLOWER
+#define SLOWER 1
+#endif
+#define ROUNDS(count) ((count) / SLOWER)
 
 // ---- system calls as the kernel has them: no libc in the way, no errno
 

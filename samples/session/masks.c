@@ -220,7 +220,7 @@ static void jump_out(const char *scenario, int save, uint64_t mask) {
     memcpy(&action.sa_mask, &mask, 8);
     sigaction(SIGUSR1, &action, NULL);
     const char *volatile all = "mapped";
-    for (volatile int i = 0; i < 1000; i++) {
+    for (volatile int i = 0; i < ROUNDS(1000); i++) {
         if (!sigsetjmp(back, save))
             raise(SIGUSR1);
         if (strcmp(maps(&file), "mapped"))
@@ -248,7 +248,7 @@ static void interrupted(const char *scenario) {
         mask_set(ALL_SIGNALS);
         int wrong = 0;
         long result = 0;
-        for (int i = 0; i < 50; i++) {
+        for (int i = 0; i < ROUNDS(50); i++) {
             ring_after(i % 2 ? 1 : 1000);
             timeout = (struct timespec){20, 0};
             result = wait_with(now_waiting, &all_but, 8, &timeout);
@@ -273,7 +273,7 @@ static void jump_from_wait(const char *scenario) {
     for (int save = 0; save < 2; save++) {
         jumps = 0;
         mask_set(ALL_SIGNALS);
-        for (volatile int i = 0; i < 500; i++) {
+        for (volatile int i = 0; i < ROUNDS(500); i++) {
             if (!sigsetjmp(back, save)) {
                 ring_after(1);
                 struct timespec timeout = {20, 0};

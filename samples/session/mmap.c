@@ -2,6 +2,7 @@
 // the errors in the kernel's order.
 #include "lines.h"
 #include <limits.h>
+#include <sys/mount.h>
 #ifndef MAP_32BIT
 #define MAP_32BIT 0
 #endif
@@ -119,7 +120,7 @@ static const struct {
 #define OUT_OF_REACH 0xfffff000
 #endif
 // Lengths that no address space has, and one that wraps when it is rounded up.
-static const size_t lengths[] = {PAGE, 1, 2 * PAGE + 7, 0, TOO_LONG, LONG_MAX + 1ul, -PAGE, -1};
+static const size_t lengths[] = {PAGE, 1, 2 * PAGE + 7, 0, TOO_LONG, TOO_LONG | 1ul << (8 * sizeof(long) - 1), -PAGE, -1};
 #ifdef __arm__
 // In pages.
 static const long offsets[] = {0, 1, 1 << 18, LONG_MAX, LONG_MIN, -1};
@@ -269,6 +270,26 @@ static void limited(const char *scenario, int resource, rlim_t limit, int prot, 
     long small = RAW(SYS_mmap, 0, len, prot, flags, fd, 0);
     line(scenario, "%s", err(small));
 }
+// What is bound somewhere noexec is not executed from there.
+static void not_executable(const char *scenario) {
+    char place[100], path[128];
+    snprintf(place, sizeof place, "%s/place", scratch);
+    if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mkdir(place, 0700) ||
+        mount("/var/files", place, NULL, MS_BIND, NULL) ||
+        mount(NULL, place, NULL, MS_REMOUNT | MS_BIND | MS_NOEXEC | MS_RDONLY | MS_NOSUID | MS_NODEV, NULL))
+        broken(scenario);
+    snprintf(path, sizeof path, "%s/direct", place);
+    int bound = open_file(path), free = open_file("/var/files/direct");
+    struct words words = {.len = 0};
+    for (int prot = PROT_READ; prot <= (PROT_READ | PROT_EXEC); prot += PROT_EXEC)
+        for (int shared = 0; shared < 2; shared++) {
+            add_word(&words, err(RAW(SYS_mmap, 0, PAGE, prot, shared ? MAP_SHARED : MAP_PRIVATE, bound, 0)));
+            add_word(&words, err(RAW(SYS_mmap, 0, PAGE, prot, shared ? MAP_SHARED : MAP_PRIVATE, free, 0)));
+        }
+    line(scenario, "%s", all_words(&words));
+    umount2(place, MNT_DETACH);
+    rmdir(place);
+}
 static void address_space(const char *scenario) { limited(scenario, RLIMIT_AS, PAGE, PROT_READ, MAP_PRIVATE); }
 static void data_segment(const char *scenario) {
     limited(scenario, RLIMIT_DATA, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE);
@@ -313,7 +334,7 @@ static void many_mappings(const char *scenario) {
     int fd = open_file("/var/files/mixed"), wrong = 0;
     char page[PAGE];
     file_page(fd, 2 * PAGE, page);
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < ROUNDS(2000); i++) {
         char *at = mmap(NULL, 5 * PAGE, PROT_READ, i & 1 ? MAP_PRIVATE : MAP_SHARED, fd, 0);
         wrong += at == MAP_FAILED || memcmp(at + 2 * PAGE, page, PAGE);
     }
@@ -379,6 +400,7 @@ int main(void) {
     apart("all memory locked", all_locked);
     apart("reading implies executing", reading_implies_executing);
     apart("2000 mappings", many_mappings);
+    apart("bound noexec", not_executable);
     apart("after close", after_close);
     apart("a host file", host_file);
     rmdir(scratch);

@@ -191,8 +191,9 @@ static void by_the_kernel(void) {
     munmap(map, pages * PAGE);
 }
 
-// Where the pages are functions that return their number.
+// Where the pages are functions that return their number: code of x86.
 static void executed(void) {
+#ifdef __x86_64__
     int right = 0, other = 0;
     char *map = mmap(NULL, pages * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
     for (size_t page = 0; page < pages; page++) {
@@ -203,6 +204,7 @@ static void executed(void) {
     if (right + other)
         say("executed", "%d right%s", right, other ? ", DIFFERENT" : "");
     munmap(map, pages * PAGE);
+#endif
 }
 
 int main(void) {

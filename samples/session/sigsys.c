@@ -157,7 +157,7 @@ static void jumping(int number, siginfo_t *received, void *context) {
 static void jumps(const char *scenario) {
     install(jumping, 0, ALL_SIGNALS);
     const char *volatile all = "mapped";
-    for (volatile int i = 0; i < 1000; i++) {
+    for (volatile int i = 0; i < ROUNDS(1000); i++) {
         if (!sigsetjmp(back, 1))
             raise(SIGSYS);
         if (strcmp(maps(&file), "mapped"))
@@ -351,7 +351,7 @@ static void own_trap(const char *scenario) {
     line(scenario, "%ld, %d runs, code %d error %x call %s arch %x, mask %016" PRIx64 ", %s, then %s, %016" PRIx64, answer, runs,
          info.si_code, info.si_errno, info.si_syscall == SYS_getppid ? "getppid" : "DIFFERENT", info.si_arch, mask_in,
          maps_in, maps(&file), mask_now());
-    for (int i = 0; i < 1000; i++)
+    for (int i = 0; i < ROUNDS(1000); i++)
         answer += RAW(SYS_getppid) == 4242;
     mask_set(ALL_SIGNALS & ~BIT(SIGSYS));
     answer += RAW(SYS_getppid);

@@ -27,7 +27,7 @@ static void start(long period, void (*handler)(int), int flags, uint64_t mask) {
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART | flags};
     memcpy(&action.sa_mask, &mask, 8);
     sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &(struct itimerval){{0, period}, {0, period}}, NULL);
+    setitimer(ITIMER_REAL, &(struct itimerval){{0, period * SLOWER}, {0, period * SLOWER}}, NULL);
 }
 static void stop(void) {
     setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 0}}, NULL);
@@ -49,7 +49,7 @@ static void run_program(void) {
 static void *works(void *number) {
     long seed = (long)number;
     mask_set(seed == 0 ? 0 : seed % 2 ? BIT(SIGUSR1) : BIT(SIGSYS));
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < ROUNDS(300); i++) {
         uint64_t some = ALL_SIGNALS & ~BIT(SIGALRM), all = ALL_SIGNALS, before = mask_now(), old = 0, open = BIT(SIGALRM);
         check_maps();
         mask_call(SIG_BLOCK, i % 2 ? &some : &all, &old);
@@ -72,7 +72,7 @@ static void timer(const char *scenario) {
     for (int i = 0; i < 4; i++)
         pthread_join(all[i], NULL);
     stop();
-    line(scenario, "%s, %s", mistakes(wrong), ticks > 10 ? "the timer rang" : "DIFFERENT");
+    line(scenario, "%s, %s", mistakes(wrong), ticks > 10 / SLOWER ? "the timer rang" : "DIFFERENT");
 }
 
 // Handlers that may interrupt each other, on an alternate stack.
@@ -83,7 +83,7 @@ static void timer_nested(const char *scenario) {
     struct sigaction action = {.sa_handler = tick, .sa_flags = SA_ONSTACK | SA_RESTART};
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGUSR2, &action, NULL);
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < ROUNDS(2000); i++) {
         raise(i % 2 ? SIGUSR1 : SIGUSR2);
         check_maps();
     }
@@ -106,7 +106,7 @@ static void timer_jumps(const char *scenario) {
         start(100, jumping, 0, 0);
         uint64_t blocked = BIT(SIGALRM), open = 0;
         sigsetjmp(back, saves);
-        while (jumps < 500) {
+        while (jumps < ROUNDS(500)) {
             uint64_t old;
             mask_set(open);
             // What is mapped here when the jump comes stays; it is little.
@@ -129,7 +129,7 @@ static void timer_waits(const char *scenario) {
     start(100, tick, 0, ALL_SIGNALS);
     // After sigaction(3), where musl unblocks signals of its own.
     mask_set(all);
-    for (int i = 0; i < 1000; i++) {
+    for (int i = 0; i < ROUNDS(1000); i++) {
         struct timespec timeout = {10, 0};
         long result = i % 2 ? RAW(SYS_rt_sigsuspend, &all_but, 8) : RAW(SYS_ppoll, 0, 0, &timeout, &all_but, 8);
         check(result == -EINTR);
@@ -145,7 +145,7 @@ static void timer_waits(const char *scenario) {
 static void *libraries(void *unused) {
     (void)unused;
     char page[PAGE];
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < ROUNDS(200); i++) {
         check_maps();
         FILE *stream = fopen("/var/files/mixed", "re");
         check(stream && fread(page, 1, PAGE, stream) == PAGE && hashed(HASH_START, page, PAGE) == other_file.hash);
@@ -180,7 +180,7 @@ static void *interrupts(void *number) {
     uint64_t mask = own == 0 ? 0 : own == 1 ? BIT(SIGSYS) : own == 2 ? ~(BIT(SIGUSR1) | BIT(SIGKILL) | BIT(SIGSTOP)) : BIT(SIGHUP);
     mask_set(mask);
     pthread_barrier_wait(&barrier);
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < ROUNDS(500); i++) {
         pthread_kill(group[(own + 1 + i % 3) % 4], SIGUSR1);
         check_maps();
         check(same_mask(mask_now(), mask));
@@ -200,7 +200,7 @@ static void each_other(const char *scenario) {
     pthread_barrier_wait(&barrier);
     for (int i = 0; i < 4; i++)
         pthread_join(group[i], NULL);
-    line(scenario, "%s, %s", mistakes(wrong), ticks > 10 ? "interrupted" : "DIFFERENT");
+    line(scenario, "%s, %s", mistakes(wrong), ticks > 10 / SLOWER ? "interrupted" : "DIFFERENT");
 }
 
 // One thread takes and gives handlers while others use them.
@@ -219,7 +219,7 @@ static void *actions(void *unused) {
 }
 static void *raises(void *unused) {
     (void)unused;
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < ROUNDS(500); i++) {
         raise(i % 3 ? SIGUSR1 : SIGSYS);
         check_maps();
     }
@@ -257,7 +257,7 @@ static void children(const char *scenario) {
     struct sigaction action = {.sa_handler = reap, .sa_flags = SA_RESTART};
     sigfillset(&action.sa_mask);
     sigaction(SIGCHLD, &action, NULL);
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < ROUNDS(200); i++) {
         pid_t child = fork();
         if (child == 0) {
             if (i % 10 == 0)

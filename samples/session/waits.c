@@ -5,9 +5,9 @@
 static struct mapped file;
 static enum wait now_waiting;
 
-// ---- an alternate stack of 16 KiB, and what is below it
+// ---- an alternate stack with room for several frames, and what is below it
 
-#define ALTERNATE 16384
+#define ALTERNATE 32768
 #define BELOW 131072
 static char *alternate;
 
@@ -76,7 +76,7 @@ static void interrupted(const char *scenario, int flags, size_t room, int stack_
     room_bytes = room;
     install(SIGALRM, handler, flags);
     int wrong = 0;
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < ROUNDS(20); i++) {
         ring_after(i % 2 ? 1 : 1000);
         wrong += wait_long(BIT(SIGUSR2)) != -EINTR;
         wrong += strcmp(maps(&file), "mapped") != 0;
@@ -84,7 +84,7 @@ static void interrupted(const char *scenario, int flags, size_t room, int stack_
     stack_t now;
     RAW(SYS_sigaltstack, NULL, &now);
     line(scenario, "%s, %d runs, %s, %d bytes damaged, then flags %x, %s, mask %016" PRIx64, mistakes(wrong), runs, seen_there,
-         damaged(), now.ss_flags, now.ss_sp == alternate && now.ss_size == ALTERNATE ? "kept" : "DIFFERENT", mask_now());
+         damaged(), now.ss_flags, now.ss_sp == alternate && now.ss_size == ALTERNATE ? "kept" : "another", mask_now());
 }
 static void on_own(const char *scenario) { interrupted(scenario, 0, 60000, 0); }
 static void on_own_restart(const char *scenario) { interrupted(scenario, SA_RESTART, 60000, 0); }
@@ -157,7 +157,7 @@ static void left(const char *scenario, int flags, size_t room) {
     set_up(0);
     room_bytes = room;
     install(SIGALRM, jumping, flags);
-    for (volatile int i = 0; i < 500; i++)
+    for (volatile int i = 0; i < ROUNDS(500); i++)
         if (!sigsetjmp(back, 1)) {
             ring_after(1);
             wait_long(BIT(SIGUSR2));

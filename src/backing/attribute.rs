@@ -8,6 +8,7 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::device::Kind;
+use super::open::Window;
 use super::system::{DeviceTree, System};
 
 /// How memory is mapped.
@@ -32,10 +33,10 @@ pub struct MemoryType {
 }
 
 impl MemoryType {
-    /// Of a device, of which these are the physical addresses, as far as they are known.
-    pub(super) fn of(kind: Kind, addresses: Option<&Range<u64>>, system: &System) -> Self {
+    /// Of a device's window.
+    pub(super) fn of(kind: Kind, window: &Window, system: &System) -> Self {
         let of = |attribute, rule| Self { attribute, rule };
-        match (kind, addresses) {
+        match (kind, &window.addresses) {
             (Kind::File | Kind::BlockDevice, _) => of(
                 Attribute::Cached,
                 "mm/filemap.c: the page cache; on DAX fs/dax.c: the storage as memory",
@@ -54,6 +55,10 @@ impl MemoryType {
             ),
             (Kind::PhysicalMemory, None) => of(Attribute::Unknown, "no addresses"),
             (Kind::PhysicalMemory, Some(addresses)) => match () {
+                () if cfg!(target_arch = "x86_64") && window.driven => of(
+                    Attribute::Uncached,
+                    "arch/x86/mm/pat/memtype.c memtype_check_conflict(): as the MTD driver has it, by ioremap()",
+                ),
                 () if cfg!(target_arch = "x86_64") => x86(addresses, system),
                 () if cfg!(target_arch = "aarch64") => arm64(addresses, system),
                 () if cfg!(target_arch = "arm") => arm(addresses, system),

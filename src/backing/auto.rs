@@ -5,9 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::mtd::Mtd;
-use super::spec::{Part, Spec, from_cmdline};
+use super::spec::{Part, Spec};
 use super::superblock;
 use super::system::{DeviceTree, System, names, number};
+use crate::config::Config;
 use crate::error::{Error, Result};
 
 /// The image's place, and how it was found.
@@ -17,7 +18,8 @@ use crate::error::{Error, Result};
 pub(super) fn find(system: &System) -> Result<(Spec, String)> {
     let is_file = |path: &Path| system.path(&path.to_string_lossy()).is_file();
     let cmdline = system.text("/proc/cmdline").unwrap_or_default();
-    if let Some(text) = from_cmdline(&cmdline).filter(|&text| text != "auto") {
+    let of_kernel = Config::parse_cmdline(&cmdline).image;
+    if let Some(text) = of_kernel.filter(|text| text != "auto") {
         let spec = Spec::parse(text.as_ref(), is_file)?;
         return Ok((spec, format!("xip.image={text} on the kernel command line")));
     }

@@ -68,10 +68,12 @@ pub struct Window {
     pub align_bytes: u64,
     /// Its physical addresses, if they are known.
     pub addresses: Option<Range<u64>>,
+    /// Has an MTD driver mapped them?
+    pub driven: bool,
 }
 
 impl Window {
-    fn new(at: u64, len_bytes: u64) -> Self {
+    pub(super) fn new(at: u64, len_bytes: u64) -> Self {
         Self {
             at,
             len_bytes,
@@ -81,6 +83,7 @@ impl Window {
             shared_only: false,
             align_bytes: 1,
             addresses: None,
+            driven: false,
         }
     }
 }
@@ -147,7 +150,8 @@ impl Backing {
             at: window.start,
             len_bytes: Some(window.end - window.start),
         };
-        let backing = Self::open_path(Path::new("/dev/mem"), Some(part), name, system)?;
+        let mut backing = Self::open_path(Path::new("/dev/mem"), Some(part), name, system)?;
+        backing.window.driven = true;
         backing.require_same_head(&system.path(&format!("/dev/mtd{}ro", mtd.number)))?;
         Ok(backing)
     }
@@ -332,7 +336,7 @@ impl Backing {
 
     /// How the kernel maps it.
     pub fn memory_type(&self) -> MemoryType {
-        MemoryType::of(self.kind, self.window.addresses.as_ref(), &System::this())
+        MemoryType::of(self.kind, &self.window, &System::this())
     }
 
     /// Is it a file that is mapped from the storage itself? `STATX_ATTR_DAX`.

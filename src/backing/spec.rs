@@ -2,17 +2,15 @@
 //! kernel's command line, else a configuration file.
 
 use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::config::{self, Config};
 use crate::error::{Error, Result};
 
 /// The environment variable that names an image.
 pub const ENV: &str = "XIP_IMAGE";
-/// The configuration file; its line `image=SPEC` names an image.
-pub const CONFIG: &str = "/etc/xip-run.conf";
 
 /// What is said of an image's place.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -157,72 +155,16 @@ pub fn select(option: Option<PathBuf>) -> Result<PathBuf> {
             .filter(|spec: &OsString| !spec.is_empty())
             .map(PathBuf::from)
     };
-    let from_kernel = || {
-        let text = std::fs::read_to_string("/proc/cmdline").ok()?;
-        from_cmdline(&text).map(PathBuf::from)
-    };
+    let from_kernel = || Config::of_kernel().image.map(PathBuf::from);
     if let Some(spec) = option.or_else(from_environment).or_else(from_kernel) {
         return Ok(spec);
     }
-    let text = config(Path::new(CONFIG))?;
-    from_config(&text)?.map(PathBuf::from).ok_or_else(|| {
+    Config::read()?.image.map(PathBuf::from).ok_or_else(|| {
         Error::failed(format!(
-            "no image named: use --image SPEC, ${ENV}, xip.image= on the kernel command line or image= in {CONFIG}"
+            "no image named: use --image SPEC, ${ENV}, xip.image= on the kernel command line or image= in {}",
+            config::FILE
         ))
     })
-}
-
-/// The value of the last `xip.image=` on a kernel command line.
-pub(super) fn from_cmdline(text: &str) -> Option<&str> {
-    text.split_whitespace()
-        .filter_map(|word| word.strip_prefix("xip.image="))
-        .rfind(|value| !value.is_empty())
-}
-
-/// What a configuration file says; nothing if there is none. One that cannot be read is not passed over: it may name
-/// another image.
-fn config(path: &Path) -> Result<String> {
-    match std::fs::read_to_string(path) {
-        Err(err) if err.kind() == ErrorKind::NotFound => Ok(String::new()),
-        text => text.map_err(|err| {
-            Error::failed(format!(
-                "{}: {err}; make it readable, or name the image with --image SPEC",
-                path.display()
-            ))
-        }),
-    }
-}
-
-/// The value of the last `image=` line of a configuration file. Its value is all of the rest of the line: an absolute
-/// path, `mtd:` and a name, or `auto`; `#` starts a comment line.
-fn from_config(text: &str) -> Result<Option<&str>> {
-    let mut image = None;
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let bad = |what: &str| Error::failed(format!("{CONFIG}:{}: {what}", number + 1));
-        let (key, value) = line.split_once('=').ok_or_else(|| bad("not KEY=VALUE"))?;
-        match (key.trim(), value.trim()) {
-            ("image", value)
-                if value.starts_with('/') || value.starts_with("mtd:") || value == "auto" =>
-            {
-                image = Some(value);
-            }
-            ("image", _) => {
-                return Err(bad(
-                    "image= takes an absolute path, mtd:NAME or auto, without quotes",
-                ));
-            }
-            (key, _) => {
-                return Err(bad(&format!(
-                    "unknown key {key:?}; this version knows image="
-                )));
-            }
-        }
-    }
-    Ok(image)
 }
 
 #[cfg(test)]
@@ -230,7 +172,7 @@ mod tests {
     use std::ffi::OsStr;
     use std::path::Path;
 
-    use super::{Part, Spec, config, from_cmdline, from_config};
+    use super::{Part, Spec};
 
     fn parse(text: &str) -> Result<Spec, String> {
         let is_file = |path: &Path| path.to_str().is_some_and(|path| path.starts_with("/file"));
@@ -310,42 +252,5 @@ mod tests {
             assert!(said.contains(example) && said.contains(text), "{said}");
         }
         assert!(parse("/file@0x1000@junk").is_ok());
-    }
-
-    #[test]
-    fn the_kernel_command_line_is_read() {
-        let cmdline =
-            "console=ttyS0 xip.image=/a xip.imagery=/no xip.image=/flash.cramfs xip.image= quiet\n";
-        assert_eq!(from_cmdline(cmdline), Some("/flash.cramfs"));
-        assert_eq!(from_cmdline("quiet"), None);
-    }
-
-    #[test]
-    fn a_configuration_file_that_cannot_be_read_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(config(&dir.path().join("none")).unwrap(), "");
-        // Neither can root read a directory.
-        let err = config(dir.path()).unwrap_err().to_string();
-        let path = dir.path().to_str().unwrap();
-        assert!(err.contains(path) && err.contains("--image"), "{err}");
-    }
-
-    #[test]
-    fn the_configuration_file_is_read_and_its_mistakes_are_named() {
-        let config = "# image=/old\nimage = /with space.cramfs\n\n";
-        assert_eq!(from_config(config).unwrap(), Some("/with space.cramfs"));
-        assert_eq!(from_config("").unwrap(), None);
-        for spec in ["/dev/mem@0x04000000+16M", "mtd:rootfs", "auto"] {
-            assert_eq!(from_config(&format!("image={spec}")).unwrap(), Some(spec));
-        }
-        for (config, named) in [
-            ("image=/a\nimag=/b", ":2: unknown key \"imag\""),
-            ("image=relative", ":1: image= takes an absolute path"),
-            ("image=\"/a\"", ":1: image= takes an absolute path"),
-            ("image", ":1: not KEY=VALUE"),
-        ] {
-            let err = from_config(config).unwrap_err().to_string();
-            assert!(err.contains(named), "{err}");
-        }
     }
 }

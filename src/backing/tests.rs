@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::attribute::{Attribute, MemoryType};
 use super::device::{self, Kind};
 use super::mtd::Mtd;
+use super::open::Window;
 use super::spec::{Part, Spec};
 use super::system::{DeviceTree, System};
 use super::{auto, pinned, superblock};
@@ -298,8 +299,11 @@ fn memory_of_the_tree_is_found() {
     );
     assert!(tree.chosen_image().is_none());
     let of = |kind, at: Option<u64>| {
-        let addresses = at.map(|at| at..at + MIB);
-        MemoryType::of(kind, addresses.as_ref(), &board.system()).attribute
+        let window = Window {
+            addresses: at.map(|at| at..at + MIB),
+            ..Window::new(0, MIB)
+        };
+        MemoryType::of(kind, &window, &board.system()).attribute
     };
     assert_eq!(of(Kind::Uio, Some(96 * MIB)), Attribute::Uncached);
     assert_eq!(of(Kind::PciResource, Some(96 * MIB)), Attribute::Uncached);
@@ -340,6 +344,19 @@ fn each_machine_has_its_rule() {
         x86(&(0xffbc_0000..0xffff_ffff), &system).attribute,
         Attribute::Uncached
     );
+    // What a driver has mapped uncached is so for all.
+    let window = |driven| Window {
+        addresses: Some(flash.clone()),
+        driven,
+        ..Window::new(flash.start, MIB)
+    };
+    let of = |driven| MemoryType::of(Kind::PhysicalMemory, &window(driven), &system).attribute;
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(
+            (of(false), of(true)),
+            (Attribute::Cached, Attribute::Uncached)
+        );
+    }
 }
 
 #[test]

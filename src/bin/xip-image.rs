@@ -26,6 +26,9 @@ use xip_run::error::{Error, Kind, Result};
 use xip_run::inspect;
 use xip_run::units::PageSize;
 
+#[path = "xip-image/map.rs"]
+mod map;
+
 /// Builds, checks, lists, reads, unpacks and pictures cramfs images whose programs can run in place from flash.
 #[derive(Parser)]
 #[command(
@@ -74,8 +77,12 @@ enum Command {
     /// A page that is not direct is listed with the reason: compressed, hole, not-consecutive, misaligned (for kernels with
     /// that page size), shared-last-page, beyond-image. Of a damaged image it shows what can be read, and what cannot; then
     /// it fails (125).
-    #[command(after_help = "Example:\n  xip-image map rootfs.cramfs | less")]
-    Map(One),
+    #[command(after_help = "\
+Examples: the list; the strip, with the pages that a shell touches
+  xip-image map rootfs.cramfs | less
+  xip-run --trace sh.trace --image rootfs.cramfs /bin/sh -c true
+  xip-image map --trace sh.trace --html map.html rootfs.cramfs")]
+    Map(map::Map),
 }
 
 /// Make an image from a directory.
@@ -302,10 +309,7 @@ impl Cli {
                 let info = inspect::info(&open(&args.image)?);
                 args.print(&info, info.errors.len())
             }
-            Command::Map(args) => {
-                let map = inspect::map(&open(&args.image)?)?;
-                args.print(&map, map.errors.len())
-            }
+            Command::Map(args) => args.run(),
         }
     }
 }

@@ -4,10 +4,11 @@
 #![no_main]
 
 use std::ffi::{CString, OsString};
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -19,12 +20,14 @@ use xip_run::cramfs::Image;
 use xip_run::elf::Machine;
 use xip_run::error::{Error, Kind, Result};
 use xip_run::feature::{self, Feature};
+use xip_run::init;
 use xip_run::plan::{LaunchPlan, PlanOptions, Start};
 use xip_run::probe::Probe;
 use xip_run::search::Search;
 use xip_run::session;
+use xip_run::trace::Trace;
 use xip_run::units::PageSize;
-use xip_run::view::{self, Bind, ViewOptions};
+use xip_run::view::{self, Bind, ViewOptions, serve};
 
 /// Run a program in place from a cramfs image: its text and constants are mapped straight from the image instead of being
 /// copied to RAM, its data is private. The image is its root directory.
@@ -38,7 +41,8 @@ use xip_run::view::{self, Bind, ViewOptions};
     version,
     override_usage = "xip-run [OPTIONS] PROGRAM [ARG]...
        xip-run --explain [--json] [OPTIONS] PROGRAM
-       xip-run --probe [--json] [--image SPEC]",
+       xip-run --probe [--json] [--image SPEC]
+       xip-run --init [ARG]...",
     max_term_width = 80,
     after_help = "Examples:
   xip-run --image rootfs.cramfs /bin/busybox sh
@@ -51,6 +55,8 @@ use xip_run::view::{self, Bind, ViewOptions};
       from flash that is mapped at this physical address
   xip-run --probe
       what this kernel and this user have for it
+  xip-run --trace boot.trace --image rootfs.cramfs /bin/busybox sh -c true
+      which pages it touches
   xip-run --require in-place --image rootfs.cramfs /bin/busybox sh
 
 The image is named by --image, else $XIP_IMAGE, else xip.image= on the kernel
@@ -64,6 +70,23 @@ image. An image for sessions has empty directories /proc, /dev and /tmp.
 Where the kernel lacks a feature the session goes on with what is possible, and
 one line on standard error says what is lost: `--require in-place` makes that
 an error, `--quiet` keeps it silent, `--probe` lists the features.
+
+As process 1 (--init) it reads words xip.KEY=VALUE of the kernel command line,
+then lines KEY=VALUE of /etc/xip-run.conf:
+  image=SPEC            the image; if nothing names one: auto
+  init=PATH             what becomes process 1, instead of /sbin/init
+  module=FILE [P=V]...  load a kernel module of the initramfs (fuse.ko); as many
+                        as needed, in order
+  mount=DEVICE:DIR:TYPE[:OPTIONS]
+                        mount what the image lies on, such as ext4 with DAX
+  bind=SRC[:DST][:ro]   put a directory of the old root over one of the image
+  verify                compute the image's CRC first
+  log=quiet|info|debug[,FILE]
+                        what is said on the console, and written to FILE
+                        (/dev/kmsg)
+  rescue[=SHELL]        if something fails, a shell of the initramfs (/bin/sh)
+                        on the console; when it ends, the start is tried again.
+                        Without it the machine does what panic=SECONDS says
 
 Exit status: the program's own; 123 if a feature is missing that cannot be done
 without (with --probe: for a session in place), 125 if xip-run itself failed or
@@ -95,6 +118,18 @@ struct Args {
     #[arg(long, value_name = "PATH", conflicts_with = "no_root")]
     view: Option<PathBuf>,
 
+    /// As the first process (PID 1) of a system: mount /proc, /sys and /dev, make the image the root directory, free the
+    /// initramfs and become the image's /sbin/init, in place. Called `init` (as /init of an initramfs, as /sbin/init)
+    /// xip-run does so without the option. Arguments are the init's
+    #[arg(long, conflicts_with_all = ["explain", "probe", "image", "no_root", "bind", "workdir", "view", "verify",
+        "copy_text", "argv0", "require", "quiet"])]
+    init: bool,
+
+    /// Record which pages of the image's files the session touches, and add them to FILE when its last process has ended. For
+    /// this everything runs from the view, not in place
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_root", "view", "copy_text", "require", "explain"])]
+    trace: Option<PathBuf>,
+
     /// Do not run: print every page run of the program and its interpreter with its source and what RAM it costs
     #[arg(long)]
     explain: bool,
@@ -102,7 +137,7 @@ struct Args {
     /// Do not run: try every feature of the kernel that a session needs, and print what each gives, what happens without it,
     /// and whether it is there for this user; with --image also what can be done with that
     #[arg(long, conflicts_with_all = ["explain", "command", "no_root", "bind", "workdir", "view", "verify", "copy_text",
-        "argv0", "require", "pinned", "quiet"])]
+        "argv0", "require", "pinned", "quiet", "trace"])]
     probe: bool,
 
     /// With --explain and --probe: as JSON
@@ -145,7 +180,7 @@ struct Args {
     // One list, because clap would look for its own options between two.
     #[arg(
         value_name = "PROGRAM [ARG]",
-        required_unless_present = "probe",
+        required_unless_present_any = ["probe", "init"],
         trailing_var_arg = true
     )]
     command: Vec<OsString>,
@@ -177,6 +212,13 @@ fn parse_bind() -> impl TypedValueParser<Value = Bind> {
 xip_run::c_main!(run);
 
 fn run(args: Vec<OsString>) -> u8 {
+    if serve::is_meant(&args) {
+        return serve::run(args);
+    }
+    if init::is_meant(&args) {
+        return init::run(&args, 1);
+    }
+    let all = args.clone();
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(err) => {
@@ -184,6 +226,9 @@ fn run(args: Vec<OsString>) -> u8 {
             return if err.use_stderr() { 125 } else { 0 };
         }
     };
+    if args.init {
+        return init::run(&all, all.len() - args.command.len());
+    }
     let done = match args.probe {
         true => probe(&args),
         false => launch(args).map(|()| 0),
@@ -276,6 +321,20 @@ impl Lost {
             let _ = writeln!(std::io::stderr(), "xip-run: {}", self.0.join("; and "));
         }
     }
+}
+
+/// Opens the file that a trace is added to; what is in it must be one.
+fn open_trace(path: &Path, page: PageSize) -> Result<File> {
+    let fail = |err: String| Error::failed(format!("--trace {}: {err}", path.display()));
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(|err| fail(err.to_string()))?;
+    Trace::read(&mut file, page).map_err(|err| fail(err.to_string()))?;
+    Ok(file)
 }
 
 fn launch(args: Args) -> Result<()> {
@@ -381,6 +440,11 @@ fn launch(args: Args) -> Result<()> {
         binds: args.bind.clone(),
         workdir: args.workdir.clone(),
         existing: args.view.clone(),
+        trace: args
+            .trace
+            .as_deref()
+            .map(|path| open_trace(path, page).map(Arc::new))
+            .transpose()?,
     };
     let mut lost = Lost::default();
     match view::raise(&image, backing.as_fd(), &view_options) {
@@ -389,7 +453,8 @@ fn launch(args: Args) -> Result<()> {
             if err.kind() == Kind::Lacking
                 && view_options.existing.is_none()
                 && view_options.binds.is_empty()
-                && view_options.workdir.is_none() =>
+                && view_options.workdir.is_none()
+                && view_options.trace.is_none() =>
         {
             lost.go_on(&args, err, &feature::MOUNT_NAMESPACE)?;
             if plan.as_ref().is_err_and(|err| err.kind() == Kind::NotFound) {
@@ -431,8 +496,9 @@ fn launch(args: Args) -> Result<()> {
             path: execfn,
             argv,
             page,
-            in_place: !args.copy_text,
+            in_place: !args.copy_text && args.trace.is_none(),
             stay,
+            server: None,
         },
     ))
 }

@@ -27,4 +27,5 @@ pub use file::ImageFile;
 pub use format::Endian;
 pub use inode::{Entry, Inode, InodeKind};
 pub use lookup::{Resolved, show_name, show_path};
+pub use pack::compressed_bytes;
 pub use reader::{Block, Image};

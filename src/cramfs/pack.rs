@@ -27,6 +27,15 @@ impl Packed {
     }
 }
 
+/// How many bytes the blocks of a file take if none of them is to run in place.
+///
+/// # Errors
+/// Whatever zlib says.
+pub fn compressed_bytes(content: &[u8]) -> Result<u64> {
+    let blocks = Packer::new().pack_all(content, true, false)?;
+    Ok(blocks.iter().map(|block| block.bytes().len() as u64).sum())
+}
+
 /// Compresses blocks, one after the other, each a zlib stream of its own.
 pub(super) struct Packer {
     zlib: Compress,

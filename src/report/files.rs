@@ -1,13 +1,15 @@
 //! The files that processes map: how much of each is in place, how much is not and why, each page once however many
 //! processes map it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::iter::Sum;
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::classify::{Class, MappedFile};
+use super::image_files::ImageFiles;
 use super::pagemap::PageRun;
 use super::pages::{FilePages, Files, Finder, Key, PageSets, Place, View, Why};
 use super::smaps::Mapping;
@@ -213,18 +215,37 @@ pub struct File {
 
 /// The files of several processes, while these are looked at one after the other.
 pub(super) struct FileSums<'a> {
+    page: PageSize,
     finder: Finder<'a>,
     all: Files,
     users: HashMap<Key, u64>,
+    /// How many processes have touched the image's own page, by file and number.
+    touched: HashMap<Key, BTreeMap<u64, u64>>,
 }
 
 impl<'a> FileSums<'a> {
     pub(super) fn new(page: PageSize) -> Self {
         Self {
+            page,
             finder: Finder::new(page),
             all: Files::new(),
             users: HashMap::new(),
+            touched: HashMap::new(),
         }
+    }
+
+    /// How many processes have touched each page in place of an image's files, by their paths.
+    pub(super) fn touched(&self, files: &Arc<ImageFiles>) -> BTreeMap<Vec<u8>, BTreeMap<u64, u64>> {
+        let Some(number) = self.finder.known_number(files) else {
+            return BTreeMap::new();
+        };
+        let of_image = self.touched.iter().filter_map(|(key, pages)| match *key {
+            Key::InImage(image, file) if image == number => {
+                Some((files.path(file, b""), pages.clone()))
+            }
+            _ => None,
+        });
+        of_image.collect()
     }
 
     /// Adds those of a process that has `view` as its root directory; they are returned as well.
@@ -244,6 +265,13 @@ impl<'a> FileSums<'a> {
             pages.copied_bytes += file.copied_bytes;
             for (place, sets) in &file.places {
                 pages.places.entry(*place).or_default().extend(sets);
+                if let Place::InPlace(_) = place {
+                    let heat = self.touched.entry(key).or_default();
+                    for range in sets.touched.iter() {
+                        let numbers = range.start / self.page.bytes()..self.page.count(range.end);
+                        numbers.for_each(|number| *heat.entry(number).or_default() += 1);
+                    }
+                }
             }
         }
         files

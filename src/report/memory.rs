@@ -9,7 +9,7 @@ use super::status::kib;
 pub struct Memory {
     /// All of it that the kernel has (`MemTotal`).
     pub total_bytes: u64,
-    /// Free pages, those in the lists of the processors included: `MemFree` leaves these out, up to a MiB of them.
+    /// Free pages: `MemFree`, and those in the lists of the processors, which it leaves out (`count` in zoneinfo).
     pub free_bytes: u64,
     /// What could be had without swapping (`MemAvailable`, Linux 3.14).
     pub available_bytes: u64,
@@ -22,7 +22,7 @@ pub struct Memory {
 /// let meminfo = b"MemTotal:  1024 kB\nMemFree:   100 kB\nMemAvailable:  512 kB\n";
 /// let zoneinfo = b"Node 0, zone   Normal\n  pages free     25\n  pagesets\n    cpu: 0\n              count: 3\n";
 /// let memory = parse(meminfo, zoneinfo, 4096);
-/// assert_eq!((memory.total_bytes, memory.free_bytes), (1 << 20, (25 + 3) << 12));
+/// assert_eq!((memory.total_bytes, memory.free_bytes), (1 << 20, (100 << 10) + (3 << 12)));
 /// ```
 pub fn parse(meminfo: &[u8], zoneinfo: &[u8], page_bytes: u64) -> Memory {
     let line = |name: &[u8]| {
@@ -31,24 +31,18 @@ pub fn parse(meminfo: &[u8], zoneinfo: &[u8], page_bytes: u64) -> Memory {
             .find_map(|line| kib(line.strip_prefix(name)?))
             .unwrap_or(0)
     };
-    let mut free_pages: u64 = 0;
+    let mut listed_pages: u64 = 0;
     for line in zoneinfo.split(|&byte| byte == b'\n') {
-        let line = line.trim_ascii();
-        let value = line
-            .strip_prefix(b"pages free")
-            .or_else(|| line.strip_prefix(b"count:"));
-        let value = value.and_then(|value| std::str::from_utf8(value).ok());
-        let pages = value.and_then(|value| value.trim().parse().ok());
-        free_pages = free_pages.saturating_add(pages.unwrap_or(0));
+        let count = line.trim_ascii().strip_prefix(b"count:");
+        let count = count.and_then(|value| std::str::from_utf8(value).ok());
+        let pages = count.and_then(|value| value.trim().parse().ok());
+        listed_pages = listed_pages.saturating_add(pages.unwrap_or(0));
     }
-    let free_bytes = match free_pages {
-        // Who may not read zoneinfo has MemFree.
-        0 => line(b"MemFree:"),
-        pages => pages.saturating_mul(page_bytes),
-    };
+    // Not everybody may read zoneinfo.
+    let listed_bytes = listed_pages.saturating_mul(page_bytes);
     Memory {
         total_bytes: line(b"MemTotal:"),
-        free_bytes,
+        free_bytes: line(b"MemFree:").saturating_add(listed_bytes),
         available_bytes: line(b"MemAvailable:"),
     }
 }

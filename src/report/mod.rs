@@ -10,6 +10,7 @@
 
 mod classify;
 pub mod files;
+pub mod group;
 pub mod image_files;
 pub mod machine;
 pub mod memory;
@@ -19,6 +20,7 @@ mod pages;
 mod proc;
 mod process;
 mod ranges;
+pub mod reasons;
 pub mod session;
 pub mod session_memfd;
 pub mod smaps;
@@ -28,10 +30,12 @@ pub mod table;
 mod text;
 
 pub use classify::{Class, MappedFile, SESSION_MEMFD, classify};
+pub use group::{Group, Ram};
 pub use machine::{Machine, machine_columns};
 pub use pages::Why;
 pub use process::{Observer, OpenImage, observe};
 pub use ranges::Ranges;
+pub use reasons::Reasons;
 pub use session::{Session, session_columns};
 pub use session_memfd::SessionMemfd;
 pub use summary::{Cache, Counts, Part, Program, Report, Row, Subject, Totals};

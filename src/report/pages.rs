@@ -83,6 +83,19 @@ struct Piece {
     place: Place,
 }
 
+/// Pages of a mapping that are alike: of one file, in one place, in one state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// The first one's address.
+    pub(super) address: u64,
+    pub(super) key: Key,
+    /// The first one's place in the file, bytes.
+    pub(super) offset: u64,
+    pub(super) len_bytes: u64,
+    pub(super) place: Place,
+    pub(super) state: PageState,
+}
+
 /// Pages of a file that are mapped, each once.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PageSets {
@@ -155,34 +168,59 @@ impl<'a> Finder<'a> {
         self.view?.image
     }
 
+    /// The number of an image that was met.
+    pub(super) fn known_number(&self, files: &Arc<ImageFiles>) -> Option<usize> {
+        self.images
+            .iter()
+            .position(|known| Arc::ptr_eq(known, files))
+    }
+
     /// The number of an image.
     fn number_of(&mut self, files: &Arc<ImageFiles>) -> usize {
-        let mut known = self.images.iter();
-        known
-            .position(|known| Arc::ptr_eq(known, files))
-            .unwrap_or_else(|| {
-                self.images.push(files.clone());
-                self.images.len() - 1
-            })
+        self.known_number(files).unwrap_or_else(|| {
+            self.images.push(files.clone());
+            self.images.len() - 1
+        })
     }
 
     /// Adds the pages of a mapping, whose row in the report of a process `comm` is `row`, to `files`.
     pub(super) fn add(&mut self, files: &mut Files, seen: &SeenMapping, row: &Row, comm: &str) {
+        for stretch in self.stretches(seen, row) {
+            let pages = files.entry(stretch.key).or_insert_with(|| FilePages {
+                path: self.name(stretch.key, &seen.mapping, comm),
+                ..FilePages::default()
+            });
+            let sets = pages.places.entry(stretch.place).or_default();
+            let len = stretch.len_bytes;
+            let range = stretch.offset..stretch.offset.saturating_add(len);
+            let sum = pages.mappings.of(stretch.place);
+            if stretch.state == PageState::Copied {
+                pages.copied_bytes += len;
+            } else {
+                sum.mapped_bytes += len;
+                sets.mapped.insert(range.clone());
+            }
+            if stretch.state == PageState::Touched {
+                sum.touched_bytes += len;
+                sets.touched.insert(range);
+            }
+        }
+    }
+
+    /// The pages of a mapping, as long as they are alike; none if no file is behind it.
+    pub(super) fn stretches(&mut self, seen: &SeenMapping, row: &Row) -> Vec<Stretch> {
         let SeenMapping { mapping, runs, .. } = seen;
+        let page_bytes = self.page.bytes();
         let unknown = [PageRun {
-            pages: mapping.size_bytes() / self.page.bytes(),
+            pages: mapping.size_bytes() / page_bytes,
             state: PageState::Absent,
         }];
-        let page_bytes = self.page.bytes();
         let runs: &[PageRun] = if runs.is_empty() { &unknown } else { runs };
         let mut runs = runs.iter();
         let (mut left, mut state) = (0, PageState::Absent);
+        let mut address = mapping.start;
+        let mut stretches = Vec::new();
         for piece in self.pieces(seen, row) {
-            let pages = files.entry(piece.key).or_insert_with(|| FilePages {
-                path: self.name(piece.key, mapping, comm),
-                ..FilePages::default()
-            });
-            let sets = pages.places.entry(piece.place).or_default();
             let mut at = piece.offset;
             let end = piece.offset.saturating_add(piece.len_bytes);
             while at < end {
@@ -190,23 +228,21 @@ impl<'a> Finder<'a> {
                     let Some(run) = runs.next() else { break };
                     (left, state) = (run.pages * page_bytes, run.state);
                 }
-                let len = left.min(end - at);
-                let range = at..at + len;
-                let sum = pages.mappings.of(piece.place);
-                if state == PageState::Copied {
-                    pages.copied_bytes += len;
-                } else {
-                    sum.mapped_bytes += len;
-                    sets.mapped.insert(range.clone());
-                }
-                if state == PageState::Touched {
-                    sum.touched_bytes += len;
-                    sets.touched.insert(range);
-                }
-                at += len;
-                left -= len;
+                let len_bytes = left.min(end - at);
+                stretches.push(Stretch {
+                    address,
+                    key: piece.key,
+                    offset: at,
+                    len_bytes,
+                    place: piece.place,
+                    state,
+                });
+                at += len_bytes;
+                address += len_bytes;
+                left -= len_bytes;
             }
         }
+        stretches
     }
 
     /// What a mapping consists of; nothing if no file is behind it.
@@ -344,7 +380,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn name(&self, key: Key, mapping: &Mapping, comm: &str) -> String {
+    pub(super) fn name(&self, key: Key, mapping: &Mapping, comm: &str) -> String {
         let in_image = |image: usize, file| {
             let path = self.images.get(image)?.path(file, comm.as_bytes());
             Some(show_name(&path))

@@ -121,7 +121,8 @@ impl Proc {
     pub(super) fn read_raw(&self, name: &str) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.dir, name, flags, Mode::empty())?;
-        let mut text = Vec::new();
+        // Room for most of them: each further read(2) makes the kernel find its place again.
+        let mut text = Vec::with_capacity(16 << 10);
         File::from(fd).read_to_end(&mut text)?;
         Ok(text)
     }

@@ -36,6 +36,8 @@ pub struct Observer {
 /// An image, and the files in it.
 #[derive(Clone, Debug)]
 pub struct OpenImage {
+    /// The path by which it was met first.
+    pub path: String,
     /// The image.
     pub image: Image,
     /// Its files.
@@ -287,9 +289,15 @@ impl Observer {
             let (files, damage) = ImageFiles::new(&image);
             notes.extend(damage.map(|damage| damage.context(path).to_string()));
             let files = Arc::new(files);
-            OpenImage { image, files }
+            let path = path.to_owned();
+            OpenImage { path, image, files }
         });
         Some(known.clone())
+    }
+
+    /// All images that were seen.
+    pub(super) fn images(&self) -> impl Iterator<Item = &OpenImage> {
+        self.images.values()
     }
 
     /// The image of these files, if it was opened.

@@ -39,6 +39,11 @@ impl Ranges {
         }
     }
 
+    /// The ranges, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().map(|(&start, &end)| start..end)
+    }
+
     /// How many bytes are in it.
     pub fn len_bytes(&self) -> u64 {
         self.0.iter().map(|(start, end)| end - start).sum()

@@ -18,7 +18,7 @@ pub enum Cell {
     Bytes(u64),
     /// A number.
     Number(u64),
-    /// A name, safe to be printed; to the left in the table's last column, to the right elsewhere.
+    /// A name, safe to be printed; a column that has one is to the left, others to the right.
     Text(String),
     /// Nothing.
     Empty,
@@ -84,12 +84,18 @@ impl fmt::Display for Table {
                 .filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+        let is_left = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.clone().any(|cell| matches!(cell, Cell::Text(_)))
+        };
+        let columns: Vec<(usize, bool)> = (0..heads.len())
+            .map(|column| (width(column), is_left(column)))
+            .collect();
         for row in [&heads].into_iter().chain(&shown) {
             let mut line = String::new();
-            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                match at + 1 == widths.len() {
-                    true => line.push_str(cell),
+            for (cell, &(width, is_left)) in row.iter().zip(&columns) {
+                match is_left {
+                    true => _ = write!(line, "{cell:width$} "),
                     false => _ = write!(line, "{cell:>width$} "),
                 }
             }

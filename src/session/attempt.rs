@@ -71,6 +71,7 @@ pub fn trap() -> Result<bool> {
     let session = filter::Session {
         stub: 0x1000..0x2000,
         kept: 1000..=1003,
+        server: None,
     };
     let filter: Vec<_> = filter(&session).iter().map(|insn| insn.bytes()).collect();
     let trapped = |no_new_privs: bool| {

@@ -117,6 +117,8 @@ pub(super) struct Session {
     pub(super) stub: Range<u64>,
     /// Numbers of the descriptors that programs cannot close.
     pub(super) kept: RangeInclusive<u32>,
+    /// The process that programs can neither kill nor stop: `loader-stub/src/kill.rs`.
+    pub(super) server: Option<u32>,
 }
 
 /// The filter of a session.
@@ -270,6 +272,20 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
         (libc::SYS_clone3, vec![errno(libc::ENOSYS)]),
         (libc::SYS_dup3, dup3),
     ];
+    if let Some(server) = session.server {
+        let kill = vec![
+            load(arg(1).0),
+            jump(JUMP_EQUAL, libc::SIGKILL.cast_unsigned(), 1, 0),
+            jump(JUMP_EQUAL, libc::SIGSTOP.cast_unsigned(), 0, 3),
+            load(arg(0).0),
+            // Everybody, or just that one.
+            jump(JUMP_EQUAL, u32::MAX, 2, 0),
+            jump(JUMP_EQUAL, server, 1, 0),
+            answer(ALLOW),
+            answer(TRAP),
+        ];
+        rules.push((libc::SYS_kill, kill));
+    }
     #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
     rules.push((libc::SYS_dup2, keep(1)));
     #[cfg(target_arch = "arm")]
@@ -311,6 +327,7 @@ mod tests {
         let program = filter(&Session {
             stub: 0x7f80_0000_0000..0x7f80_0001_0000,
             kept: 1000..=1003,
+            server: Some(77),
         });
         let (mut at, mut value, mut copy) = (0, 0, 0);
         loop {
@@ -396,6 +413,24 @@ mod tests {
         assert_eq!(enter(1, 0x1000), TRAP);
         assert_eq!(enter(9, 0x1000), TRAP);
         assert_eq!(enter(0x49, 0x1000), ALLOW);
+    }
+
+    #[test]
+    fn the_server_cannot_be_killed() {
+        let kill = |pid: i32, signal| call(libc::SYS_kill, [pid as u64, signal, 0, 0, 0, 0]);
+        for (pid, signal, answer) in [
+            (-1, 9, TRAP),
+            (77, 9, TRAP),
+            (-1, 19, TRAP),
+            (77, 19, TRAP),
+            (-1, 15, ALLOW),
+            (77, 18, ALLOW),
+            (78, 9, ALLOW),
+            (-77, 19, ALLOW),
+            (0, 9, ALLOW),
+        ] {
+            assert_eq!(kill(pid, signal), answer, "{pid} {signal}");
+        }
     }
 
     #[test]

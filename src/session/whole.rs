@@ -47,6 +47,8 @@ pub struct Begin<'a> {
     pub in_place: bool,
     /// Install the filter: else only the first program is started in place.
     pub stay: bool,
+    /// The process that serves the view, if the session must not be able to end it: the session is the whole system.
+    pub server: Option<u32>,
 }
 
 /// What a session inherits of the image: a descriptor that gives nobody more than they have.
@@ -210,6 +212,8 @@ fn try_begin(
         view_dev: device(view.st_dev),
         randomize: u64::from(addresses_are_randomized()),
         page: begin.page.bytes(),
+        server: begin.server.map_or(0, u64::from),
+        pid_max: pid_max(),
         filter: tables.filter.len() as u64,
         files: tables.files.len() as u64,
         runs: tables.runs.len() as u64,
@@ -251,6 +255,12 @@ fn try_begin(
         "{}: execveat of the loader stub: {err}{hint}",
         show_path(begin.path)
     )))
+}
+
+/// `kernel.pid_max`, or its default.
+fn pid_max() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
+    text.trim().parse().unwrap_or(32768)
 }
 
 fn device(dev: u64) -> [u32; 2] {
@@ -337,6 +347,7 @@ impl Tables {
             true => filter(&filter::Session {
                 stub: STUB_BASE..STUB_BASE + wire::CODE + SESSION_STUB.len() as u64,
                 kept,
+                server: begin.server,
             }),
             false => Vec::new(),
         };

@@ -25,7 +25,9 @@ pub use attempt::{
 pub use exec::execveat;
 pub use lease::is_open_for_writing;
 pub use mount::make_mounts_read_only;
-pub use process::{block_if_ignored, is_mapped, is_open, run_detached, unshare};
+pub use process::{
+    block_all_signals, block_if_ignored, inherited, is_mapped, is_open, run_detached, unshare,
+};
 pub use window::{CANNOT_FORK, Mapping, StoreError, Window, find_return};
 
 /// A type that is all numbers, so that its bytes are its meaning.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::pipe::PipeFlags;
@@ -13,6 +13,29 @@ use rustix::thread::UnshareFlags;
 pub fn is_open(number: RawFd) -> bool {
     // SAFETY: it changes nothing, and what is no descriptor is an error.
     unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
+}
+
+/// A descriptor that this program was started with, as one of its own: a duplicate of it.
+///
+/// # Errors
+/// EBADF if there is none of that number.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: it makes a new descriptor, or fails.
+    match unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: it is nobody else's.
+        own => Ok(unsafe { OwnedFd::from_raw_fd(own) }),
+    }
+}
+
+/// Blocks every signal that can be blocked, in this thread.
+pub fn block_all_signals() {
+    // SAFETY: the set is written before it is read, and nothing else changes.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
 }
 
 /// unshare(2) for the namespaces that a root view needs.

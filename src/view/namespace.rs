@@ -14,18 +14,21 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
-use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use rustix::thread::{CapabilitySet, UnshareFlags};
 
 use super::bind::{Bind, host_directories};
 use super::same_tree::require_same_tree;
+use super::serve::give_up_rights;
 use super::server::{MAX_READ_BYTES, Server};
 use crate::cramfs::Image;
 use crate::error::{Error, Result};
 use crate::sys::{self, Ended};
+use crate::units::PageSize;
 
 /// What the view is made of, beside the image.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,8 @@ pub struct ViewOptions {
     pub workdir: Option<PathBuf>,
     /// A directory where the same tree is mounted already; no server is started then.
     pub existing: Option<PathBuf>,
+    /// Where to add which pages the session touches: everything must come from the view for that.
+    pub trace: Option<Arc<File>>,
 }
 
 /// What the server calls itself (prctl(2) `PR_SET_NAME`).
@@ -53,7 +58,7 @@ pub fn server_of(source: &str) -> Option<u32> {
 }
 
 /// An error of a system call that was needed for the view.
-fn failed(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
+pub(super) fn failed(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
     Error::failed(format!("the root view: {what}: {}", err.into()))
 }
 
@@ -78,7 +83,7 @@ fn refused(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
 /// [`Kind::Lacking`](crate::error::Kind) if this kernel, or this user, can have no root view, else
 /// [`Kind::Failed`](crate::error::Kind); with the system call and the way out.
 pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> Result<()> {
-    let wanted_binds = canonical_binds(options)?;
+    let wanted_binds = canonical_binds(&options.binds)?;
     let cwd = std::env::current_dir().ok();
     if !may_mount() {
         // There is no way back from a namespace: first what can be known outside.
@@ -101,7 +106,7 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
             rustix::mount::mount_bind_recursive(&path, "/")
                 .map_err(|err| refused(format!("bind {} over /", path.display()), err))?;
         }
-        None => mount_image(image, image_fd)?,
+        None => mount_image(image, image_fd, options.trace.as_deref())?,
     }
     // After the server has gone its way: what this leaves in memory is not the server's.
     let mut binds = host_directories(image);
@@ -121,11 +126,11 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
 }
 
 /// The caller's binds, their sources canonical: without links, which would lead elsewhere once the root is another.
-fn canonical_binds(options: &ViewOptions) -> Result<Vec<Bind>> {
+pub(super) fn canonical_binds(binds: &[Bind]) -> Result<Vec<Bind>> {
     let canonical = |bind: &Bind| {
         let source = bind.source.canonicalize().map_err(|err| {
             Error::failed(format!(
-                "--bind {}: on the host: {err}",
+                "bind {}: on the host: {err}",
                 bind.source.display()
             ))
         })?;
@@ -134,7 +139,7 @@ fn canonical_binds(options: &ViewOptions) -> Result<Vec<Bind>> {
             ..bind.clone()
         })
     };
-    options.binds.iter().map(canonical).collect()
+    binds.iter().map(canonical).collect()
 }
 
 /// May this process mount, without a user namespace of its own?
@@ -210,12 +215,12 @@ pub(super) fn open_fuse() -> Result<OwnedFd> {
 }
 
 /// Starts the server, enters the mount namespace and mounts the image over `/`.
-fn mount_image(image: &Image, image_fd: BorrowedFd<'_>) -> Result<()> {
+fn mount_image(image: &Image, image_fd: BorrowedFd<'_>, trace: Option<&File>) -> Result<()> {
     let device = open_fuse()?;
     // Both ends stay open here until the byte is written, so that no SIGPIPE can come.
     let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|err| failed("pipe", err))?;
-    let server = start_server(image, image_fd, &device, &wait)?;
+    let server = start_server(image, image_fd, &device, &wait, trace)?;
 
     enter_mount_namespace()?;
     let source = format!("{SERVER_NAME}:{server}");
@@ -249,40 +254,44 @@ fn start_server(
     image_fd: BorrowedFd<'_>,
     device: &OwnedFd,
     wait: &OwnedFd,
+    trace: Option<&File>,
 ) -> Result<u32> {
-    let keep = [image_fd, device.as_fd(), wait.as_fd()];
+    let mut keep = vec![image_fd, device.as_fd(), wait.as_fd()];
+    keep.extend(trace.map(File::as_fd));
     sys::run_detached(&keep, || {
-        let _ = CString::new(SERVER_NAME).map(|name| rustix::thread::set_name(&name));
         // pkill -f of the program must not find its server.
         sys::set_title(SERVER_NAME.as_bytes());
-        // It parses what somebody else wrote, and needs no right for that.
-        let _ = rustix::thread::set_no_new_privs(true);
-        let none = CapabilitySets {
-            effective: CapabilitySet::empty(),
-            permitted: CapabilitySet::empty(),
-            inheritable: CapabilitySet::empty(),
-        };
-        let _ = rustix::thread::set_capabilities(None, none);
+        give_up_rights();
         let mounted = wait
             .try_clone()
             .and_then(|wait| File::from(wait).read_exact(&mut [0]));
         if mounted.is_ok() {
             // Whatever it is, there is nobody to tell, and the kernel tells the session: ENOTCONN.
             sys::retire_arena();
-            let _ = Server::new(image.clone()).serve(device);
+            let mut server = Server::new(image.clone());
+            let page = PageSize::of_running_kernel().filter(|_| trace.is_some());
+            if let Some(page) = page {
+                server = server.recording(page);
+            }
+            let _ = server.serve(device);
+            if let (Some(touched), Some(Ok(mut file))) =
+                (server.trace(), trace.map(File::try_clone))
+            {
+                let _ = touched.add_to(&mut file);
+            }
         }
     })
     .map_err(|err| failed("start the server", err))
 }
 
-fn open_directory(path: &str) -> rustix::io::Result<OwnedFd> {
+pub(super) fn open_directory(path: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// Makes `new` the root directory. False where the old root cannot be moved away: it is the kernel's first one (an
 /// initramfs) or no mount point (in a chroot). It stays mounted then, where no path leads.
-fn change_root(new: &OwnedFd) -> rustix::io::Result<bool> {
+pub(super) fn change_root(new: &OwnedFd) -> rustix::io::Result<bool> {
     rustix::process::fchdir(new)?;
     match rustix::process::pivot_root(".", ".") {
         Ok(()) => Ok(true),
@@ -295,7 +304,7 @@ fn change_root(new: &OwnedFd) -> rustix::io::Result<bool> {
 }
 
 /// Binds; the current directory is the host's root, `/` is the view's.
-fn apply(bind: &Bind) -> Result<()> {
+pub(super) fn apply(bind: &Bind) -> Result<()> {
     let source = match bind.source.strip_prefix("/") {
         Ok(path) if !path.as_os_str().is_empty() => path,
         _ => Path::new("."),

@@ -22,7 +22,8 @@ use super::protocol::{
 use crate::cramfs::format::{NAME_MAX_BYTES, flags};
 use crate::cramfs::{Block, Cursor, Image, Inode, InodeKind};
 use crate::error::{Error, Result};
-use crate::units::{BLOCK_BYTES, ImageOffset};
+use crate::trace::{Recorder, Trace};
+use crate::units::{BLOCK_BYTES, ImageOffset, PageSize};
 
 /// Longest answer to a READ or READDIR, bytes; the mount option `max_read` keeps the kernel below it.
 pub const MAX_READ_BYTES: u32 = 128 * 1024;
@@ -41,6 +42,8 @@ pub struct Server {
     no_opendir: bool,
     /// Where the last READDIR ended: the number of the cursor's next entry.
     reading: Option<(u64, Cursor)>,
+    /// What is read, if that is to be known.
+    recorder: Option<Recorder>,
 }
 
 impl Server {
@@ -52,14 +55,28 @@ impl Server {
             no_open: false,
             no_opendir: false,
             reading: None,
+            recorder: None,
         }
+    }
+
+    /// The same, but the kernel is to ask for each page once, when it is touched, and this is recorded.
+    pub fn recording(self, page: PageSize) -> Self {
+        Self {
+            recorder: Some(Recorder::new(page)),
+            ..self
+        }
+    }
+
+    /// What has been touched; `None` if it does not record.
+    pub fn trace(&self) -> Option<Trace> {
+        Some(self.recorder.as_ref()?.trace(&self.image))
     }
 
     /// Serves until the file system is unmounted: `device` is a descriptor of /dev/fuse that was given to mount(2).
     ///
     /// # Errors
     /// Whatever read(2) answers, but for ENODEV: the mount is gone.
-    pub fn serve(mut self, device: impl AsFd) -> std::io::Result<()> {
+    pub fn serve(&mut self, device: impl AsFd) -> std::io::Result<()> {
         let mut request = [0; REQUEST_BYTES];
         loop {
             let len = match rustix::io::read(&device, &mut request) {
@@ -158,7 +175,10 @@ impl Server {
             self.reply.room(56);
             return Ok(());
         }
-        self.reply.u32(readahead); // all that it would
+        self.reply.u32(match self.recorder {
+            None => readahead, // all that it would
+            Some(_) => 0,
+        });
         self.reply.u32(flags);
         self.reply.u32(0); // max_background, congestion_threshold: the kernel's own
         self.reply.u32(MAX_WRITE_BYTES);
@@ -224,6 +244,9 @@ impl Server {
         let end = inode.size.min(at.saturating_add(u64::from(len)));
         if at >= end {
             return Ok(());
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.touch(inode.at.0, at, end);
         }
         let room = self.reply.room((end - at) as usize);
         fill(&self.image, &inode, at, end, room).map_err(damaged)

@@ -71,21 +71,27 @@ pub(crate) fn print_bars(bars: &[Bar]) {
 
 /// The xip-run to measure: `$XIP_RUN`, else the release build for the static target of this processor.
 pub(crate) fn xip_run() -> Result<(PathBuf, &'static str)> {
-    if let Some(path) = std::env::var_os("XIP_RUN") {
-        return Ok((path.into(), "named by $XIP_RUN"));
+    program("xip-run", "XIP_RUN")
+}
+
+/// A program of the package to measure: named by an environment variable, else as it is deployed.
+pub(crate) fn program(name: &str, variable: &str) -> Result<(PathBuf, &'static str)> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok((path.into(), "named by the environment"));
     }
     let target = match std::env::consts::ARCH {
         "x86_64" => "x86_64-unknown-linux-musl",
         "aarch64" => "aarch64-unknown-linux-musl",
         _ => {
-            let own = env!("CARGO_BIN_EXE_xip-run").into();
+            let own: PathBuf = env!("CARGO_BIN_EXE_xip-run").into();
+            let own = own.with_file_name(name);
             return Ok((own, "for this host (there is no static target)"));
         }
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--release", "--quiet", "--bin", "xip-run"])
+        .args(["build", "--release", "--quiet", "--bin", name])
         .args(["--message-format", "json", "--target", target])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit());
@@ -93,7 +99,7 @@ pub(crate) fn xip_run() -> Result<(PathBuf, &'static str)> {
         .output()
         .with_context(|| format!("run {command:?}"))?;
     if !out.status.success() {
-        bail!("{command:?} failed; `rustup target add {target}`, or name a binary with XIP_RUN");
+        bail!("{command:?} failed; `rustup target add {target}`, or name a binary with {variable}");
     }
     let built = String::from_utf8_lossy(&out.stdout)
         .lines()

@@ -72,8 +72,8 @@ probe() {
         '"session_in_place": true'
 }
 
-# sources MODE: what files the process has mapped so.
-sources() { awk -v mode="$1" '$2 == mode && $6 ~ "^/" { print $6 }' /tmp/maps; }
+# sources MODE: what files the process has mapped so, privately or shared.
+sources() { awk -v mode="$1" 'index($2, mode) == 1 && $6 ~ "^/" { print $6 }' /tmp/maps; }
 
 # in_place KIB OPTIONS PROGRAM ARG…: is so much of a program that sleeps in place, of the class of this image; is its text
 # mapped from the image, and its data from where it should be?
@@ -101,8 +101,8 @@ in_place() {
     echo "says: $kib KiB"
     [ "${kib:-0}" -ge "$least" ] || return 1
     # Beside the image there is the stub, which is in a memfd.
-    sources r-xp | grep -v '^/memfd:xip-run' >/tmp/text
-    sources rw-p >/tmp/data
+    sources r-x | grep -v '^/memfd:xip-run' >/tmp/text
+    sources rw- >/tmp/data
     # Of every object all but what ends within a page.
     ! grep -vxF "$backing" /tmp/text && [ -s /tmp/text ] && [ -s /tmp/data ] || return 1
     case $data in
@@ -139,19 +139,29 @@ refuses() {
 # Flash and reserved memory that no driver writes to are pinned; a file is not, unless it is immutable.
 pinned() {
     case $image in
-    /dev/mem@*) same "$all --pinned" /bin/busybox echo pinned ;;
+    /flash/*) why="chattr +i" ;;
     *)
-        xip --pinned /bin/busybox true >/tmp/refusal 2>&1
-        [ $? = 123 ] && says /tmp/refusal EOPNOTSUPP "chattr +i"
+        why=read-only
+        grep -q '^mtd' /proc/mtd 2>/dev/null || { same "$all --pinned" /bin/busybox echo pinned; return; }
         ;;
+    esac
+    xip --pinned /bin/busybox true >/tmp/refusal 2>&1
+    [ $? = 123 ] && says /tmp/refusal EOPNOTSUPP "$why"
+}
+
+# take CLASS DATA ATTRIBUTE IMAGE: what the checks are of.
+take() {
+    class=$1 data=$2 attribute=$3 image=$4
+    named="--image $image" as=
+    case $image in
+    mtd:* | auto) backing=/dev/mem ;;
+    *) backing=${image%%@*} ;;
     esac
 }
 
 # accept CLASS DATA ATTRIBUTE IMAGE
 accept() {
-    class=$1 data=$2 attribute=$3 image=$4
-    named="--image $image" as=
-    backing=${image%%@*}
+    take "$@"
     one=--no-root
     all=
     check "what can be done with it" probe
@@ -202,12 +212,32 @@ accept_named() {
     check "found, in place" in_place $busybox_kib "$all" /bin/busybox sleep 100
 }
 
+# accept_also CLASS DATA ATTRIBUTE IMAGE: the same image, opened in another way.
+accept_also() {
+    take "$@"
+    check "$image, what can be done with it" probe
+    check "$image, one program" same --no-root /bin/busybox sh /rig/pipes.sh
+    check "$image, a session" same "" /bin/bash /rig/pipes.bash
+    check "$image, in place" in_place $sleep_kib "" /usr/bin/sleep 100
+}
+
 # accept_refused IMAGE WORDS: an image that can be read, but not be executed.
 accept_refused() {
-    class=refused named="--image $1" as=
+    take refused "" "" "$1"
     check "$1 is sound" /rig/xip-image check "$1"
     check "$1 is refused" refuses "$2"
     check "$1, one program, copied" same "--no-root --copy-text" /bin/busybox sh /rig/pipes.sh
     check "$1, a session, copied" same --copy-text /bin/bash /rig/pipes.bash
     check "nothing is left" nothing_left
+}
+
+# accept_failing IMAGE WORDS: what is no image that can be found, with words that say why.
+accept_failing() {
+    take failing "" "" "$1"
+    check "$1" fails "$2"
+}
+
+fails() {
+    exits 125 xip /bin/busybox true 2>/tmp/refusal || return 1
+    says /tmp/refusal "$1"
 }

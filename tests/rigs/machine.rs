@@ -1,8 +1,12 @@
 //! Runs a rig: QEMU, from its start to its end, and what the machine says on its serial line meanwhile.
-#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "tests/rigs.rs is a crate of its own"
+)]
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,7 +16,7 @@ use super::rig::Rig;
 use super::system::{System, run};
 
 /// No machine runs longer.
-const TIME_LIMIT: Duration = Duration::from_secs(240);
+pub const TIME_LIMIT: Duration = Duration::from_secs(240);
 
 /// What a kernel says that has a fault, or found one.
 const COMPLAINTS: [&str; 11] = [
@@ -39,41 +43,19 @@ pub struct Outcome {
 /// Runs the machine until it turns itself off. The log is kept in `log`, whatever comes.
 pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
     let flash_before = fs::read(&system.flash).unwrap();
-    let mut command = Command::new(rig.arch.qemu);
-    command
-        .args("-accel tcg -display none -nodefaults -no-reboot -serial stdio -m 512M".split(' '));
-    command.args(
-        rig.qemu
-            .iter()
-            .map(|word| word.replace("{flash}", system.flash.to_str().unwrap())),
-    );
-    if !rig.nodes.is_empty() {
-        let tree = device_tree(rig, dir);
-        command.arg("-dtb").arg(tree);
-    }
-    command
-        .arg("-kernel")
-        .arg(&system.kernel)
-        .arg("-initrd")
-        .arg(&system.initramfs);
+    let tree = match &rig.tree {
+        Some(tree) => Some(system.kernel.with_file_name("trees").join(tree)),
+        None => (!rig.nodes.is_empty()).then(|| device_tree(rig, dir)),
+    };
     // Warnings are shown (a kernel's own are of level 4), and a panic is an end.
     let console = rig.arch.console;
-    command.arg("-append").arg(format!(
-        "console={console} panic=-1 loglevel=5 {}",
-        rig.append
-    ));
-    let output = File::create(log).unwrap();
-    let child = command
-        .stdin(Stdio::null())
-        .stderr(output.try_clone().unwrap())
-        .stdout(output)
-        .spawn()
-        .unwrap_or_else(|err| panic!("{command:?}: {err}"));
-    let ended = wait(child);
-
-    let mut text = Vec::new();
-    File::open(log).unwrap().read_to_end(&mut text).unwrap();
-    let log = String::from_utf8_lossy(&text).replace('\r', "");
+    let machine = Machine {
+        tree: tree.as_deref(),
+        append: format!("console={console} panic=-1 loglevel=5 {}", rig.append),
+        memory_kib: 512 << 10,
+        limit: TIME_LIMIT,
+    };
+    let (log, ended) = machine.run(rig, system, log, &[]);
     let mut faults = faults_of(&log);
     faults.extend(ended.err());
     if fs::read(&system.flash).unwrap() != flash_before {
@@ -82,14 +64,73 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
     Outcome { log, faults }
 }
 
+/// What a machine is, beside its rig.
+pub struct Machine<'a> {
+    /// Its device tree, if it is not QEMU's.
+    pub tree: Option<&'a Path>,
+    /// The kernel's command line.
+    pub append: String,
+    pub memory_kib: u64,
+    /// How long it may run.
+    pub limit: Duration,
+}
+
+impl Machine<'_> {
+    /// Runs it until it turns itself off. Whenever the first of `answers` is found in what it has said since, the second is
+    /// typed. Returns what it has said, and whether it came to an end.
+    pub fn run(
+        &self,
+        rig: &Rig,
+        system: &System,
+        log: &Path,
+        answers: &[(&str, &str)],
+    ) -> (String, Result<(), String>) {
+        let mut command = Command::new(rig.arch.qemu);
+        command.args("-accel tcg -display none -nodefaults -no-reboot -serial stdio".split(' '));
+        // A rig's own size comes after it, and counts.
+        command.arg("-m").arg(format!("{}K", self.memory_kib));
+        let files = [("{flash}", &system.flash), ("{image}", &system.image)];
+        command.args(rig.qemu.iter().map(|word| {
+            files.iter().fold(word.clone(), |word, (name, path)| {
+                word.replace(name, path.to_str().unwrap())
+            })
+        }));
+        if let Some(tree) = self.tree {
+            command.arg("-dtb").arg(tree);
+        }
+        command.arg("-kernel").arg(&system.kernel);
+        command.arg("-initrd").arg(&system.initramfs);
+        command.arg("-append").arg(&self.append);
+        let output = File::create(log).unwrap();
+        let child = command
+            .stdin(Stdio::piped())
+            .stderr(output.try_clone().unwrap())
+            .stdout(output)
+            .spawn()
+            .unwrap_or_else(|err| panic!("{command:?}: {err}"));
+        let ended = wait(child, log, self.limit, answers);
+        (said(log), ended)
+    }
+}
+
+/// What a machine has said so far.
+fn said(log: &Path) -> String {
+    let mut text = Vec::new();
+    File::open(log).unwrap().read_to_end(&mut text).unwrap();
+    String::from_utf8_lossy(&text).replace('\r', "")
+}
+
+/// What the kernel complains of.
+pub fn complaints_of(log: &str) -> Vec<String> {
+    log.lines()
+        .filter(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
+        .map(|line| format!("the kernel: {line}"))
+        .collect()
+}
+
 /// What is wrong with what a machine has said.
 pub fn faults_of(log: &str) -> Vec<String> {
-    let mut faults = Vec::new();
-    faults.extend(
-        log.lines()
-            .filter(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
-            .map(|line| format!("the kernel: {line}")),
-    );
+    let mut faults = complaints_of(log);
     faults.extend(
         log.lines()
             .filter(|line| line.contains("RIG: FAILED"))
@@ -125,8 +166,17 @@ fn end_of(log: &str) -> Option<(usize, usize)> {
 }
 
 /// Waits for the machine to turn itself off, for so long as it may run.
-fn wait(mut child: Child) -> Result<(), String> {
-    let end = Instant::now() + TIME_LIMIT;
+fn wait(
+    mut child: Child,
+    log: &Path,
+    limit: Duration,
+    answers: &[(&str, &str)],
+) -> Result<(), String> {
+    let end = Instant::now() + limit;
+    let mut answers = answers.iter();
+    let mut answer = answers.next();
+    let mut read = 0;
+    let mut input = child.stdin.take();
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return match status.success() {
@@ -137,7 +187,18 @@ fn wait(mut child: Child) -> Result<(), String> {
         if Instant::now() > end {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("the machine has run for {TIME_LIMIT:?}"));
+            return Err(format!("the machine has run for {limit:?}"));
+        }
+        if let Some((question, line)) = answer {
+            let text = said(log);
+            if let Some(at) = text.get(read..).and_then(|new| new.find(question)) {
+                read += at + question.len();
+                let input = input.as_mut().unwrap();
+                writeln!(input, "{line}")
+                    .and_then(|()| input.flush())
+                    .unwrap();
+                answer = answers.next();
+            }
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -145,6 +206,24 @@ fn wait(mut child: Child) -> Result<(), String> {
 
 /// The machine's own device tree with the rig's nodes.
 fn device_tree(rig: &Rig, dir: &Path) -> PathBuf {
+    let path = dump_tree(rig, dir);
+    for (node, properties) in &rig.nodes {
+        run(Command::new("fdtput").arg("-c").arg(&path).arg(node));
+        for property in properties {
+            let (kind, rest) = property.split_first().unwrap();
+            run(Command::new("fdtput")
+                .arg("-t")
+                .arg(kind)
+                .arg(&path)
+                .arg(node)
+                .args(rest));
+        }
+    }
+    path
+}
+
+/// The machine's own device tree.
+pub fn dump_tree(rig: &Rig, dir: &Path) -> PathBuf {
     let path = dir.join("tree.dtb");
     let machine = rig.qemu.iter().position(|word| word == "-M").unwrap() + 1;
     let mut dump = Command::new(rig.arch.qemu);
@@ -158,17 +237,5 @@ fn device_tree(rig: &Rig, dir: &Path) -> PathBuf {
     dump.arg("-M")
         .arg(format!("{},dumpdtb={}", rig.qemu[machine], path.display()));
     run(&mut dump);
-    for (node, properties) in &rig.nodes {
-        run(Command::new("fdtput").arg("-c").arg(&path).arg(node));
-        for property in properties {
-            let (kind, rest) = property.split_first().unwrap();
-            run(Command::new("fdtput")
-                .arg("-t")
-                .arg(kind)
-                .arg(&path)
-                .arg(node)
-                .args(rest));
-        }
-    }
     path
 }

@@ -1,6 +1,10 @@
 //! Writes an initramfs: a cpio archive in the "newc" format, Linux's Documentation/driver-api/early-userspace/buffer-format.rst.
 //! Everything is root's, whoever writes it.
-#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "tests/rigs.rs is a crate of its own"
+)]
 
 use std::fs;
 use std::io::{self, Write};
@@ -8,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+const S_IFCHR: u32 = 0o020_000;
 const S_IFREG: u32 = 0o100_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFLNK: u32 = 0o120_000;
@@ -16,6 +21,50 @@ const S_IFLNK: u32 = 0o120_000;
 pub fn archive(root: &Path, out: &mut impl Write) -> io::Result<()> {
     let mut inode = 0;
     add_directory(root, "", &mut inode, out)?;
+    entry("TRAILER!!!", 0, 0, b"", out)
+}
+
+/// The archive of a list, as usr/gen_init_cpio of the kernel reads it (`dir`, `file`, `slink`, `nod`); `variables` stand in
+/// it as `${NAME}`.
+pub fn from_list(list: &str, variables: &[(&str, &Path)], out: &mut impl Write) -> io::Result<()> {
+    let lines = list.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for (inode, line) in (1..).zip(lines) {
+        let bad = || io::Error::other(format!("{line}: not as gen_init_cpio has it"));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |text: &str, radix| u32::from_str_radix(text, radix).map_err(|_| bad());
+        let name = |path: &str| path.trim_start_matches('/').to_owned();
+        match words.as_slice() {
+            ["dir", path, mode, "0", "0"] => {
+                entry(&name(path), inode, S_IFDIR | number(mode, 8)?, b"", out)?;
+            }
+            ["file", path, from, mode, "0", "0"] => {
+                let from = variables
+                    .iter()
+                    .fold((*from).to_owned(), |from, (name, value)| {
+                        from.replace(&format!("${{{name}}}"), value.to_str().unwrap())
+                    });
+                let content =
+                    fs::read(&from).map_err(|err| io::Error::other(format!("{from}: {err}")))?;
+                entry(
+                    &name(path),
+                    inode,
+                    S_IFREG | number(mode, 8)?,
+                    &content,
+                    out,
+                )?;
+            }
+            ["slink", path, target, _mode, "0", "0"] => {
+                entry(&name(path), inode, S_IFLNK | 0o777, target.as_bytes(), out)?;
+            }
+            ["nod", path, mode, "0", "0", "c", major, minor] => {
+                let device = [number(major, 10)?, number(minor, 10)?];
+                let mode = S_IFCHR | number(mode, 8)?;
+                node(&name(path), inode, mode, device, b"", out)?;
+            }
+            _ => return Err(bad()),
+        }
+    }
     entry("TRAILER!!!", 0, 0, b"", out)
 }
 
@@ -56,13 +105,24 @@ fn entry(
     content: &[u8],
     out: &mut impl Write,
 ) -> io::Result<()> {
+    node(name, inode, mode, [0, 0], content, out)
+}
+
+/// The same of a device, by its number.
+fn node(
+    name: &str,
+    inode: u32,
+    mode: u32,
+    [major, minor]: [u32; 2],
+    content: &[u8],
+    out: &mut impl Write,
+) -> io::Result<()> {
     let len = u32::try_from(content.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let name_len = name.len() as u32 + 1;
     let (owner, group, links, time, device, check) = (0, 0, 1, 0, 0, 0);
     write!(out, "070701")?;
     for field in [
-        inode, mode, owner, group, links, time, len, device, device, device, device, name_len,
-        check,
+        inode, mode, owner, group, links, time, len, device, device, major, minor, name_len, check,
     ] {
         write!(out, "{field:08x}")?;
     }

@@ -5,15 +5,23 @@
 //! | Arch | `x86_64`, `armv7`, `aarch64`, `riscv64` |
 //! | Kernel | a package of Debian's that depends on the kernel, and the suite that it is from |
 //! | Modules | what the kernel loads, in this order; what it has built in is passed over |
+//! | Setup | a line of shell that gets the board ready, once the modules are loaded; may be repeated |
 //! | Append | of the kernel's command line |
-//! | Qemu | arguments; `{flash}` is the file that is the flash bank |
+//! | Qemu | arguments; `{flash}` is the file that is the flash bank, `{image}` the image's |
+//! | Tree | the kernel package's device tree, where QEMU has none for the machine |
 //! | Node, Property | a node that the device tree gets, and its properties as fdtput(1) has them; both may be repeated |
 //! | Flash | what is in the bank, one behind the other, each with its size: `cramfs` (the image), `ext4` (with the image in it) |
 //! | Window | the physical address where the bank's first bytes are to be found |
 //! | Mount | the device that the ext4 of the flash is on, mounted with DAX at /flash |
-//! | Image | what xip-mem calls its pages (`flash`, `page cache`, `tmpfs`), where data comes from (`copy-on-write`, or the program's `descriptor`), how it is mapped (`cached`, `uncached`, `unknown`), and what `xip-run --image` is given; may be repeated |
+//! | Image | what xip-mem calls its pages (`flash`, `page-cache`, `tmpfs`), where data comes from (`copy-on-write`, or the program's `descriptor`), how it is mapped (`cached`, `uncached`, `unknown`), and what `xip-run --image` is given; may be repeated |
+//! | Also | the same of another way to the image; may be repeated |
 //! | Refused | what `--image` is given that can be read but not executed, and what is said of it; may be repeated |
-#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+//! | Failing | what `--image` is given where no image is found, and what is said of it; may be repeated |
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "tests/rigs.rs is a crate of its own"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,6 +84,8 @@ pub struct Rig {
     pub modules: String,
     pub append: String,
     pub qemu: Vec<String>,
+    /// A file of the kernel's package.
+    pub tree: Option<String>,
     /// Of the device tree, each with its properties: type, name and values.
     pub nodes: Vec<(String, Vec<Vec<String>>)>,
     /// What is in the bank, and how many bytes it has.
@@ -84,8 +94,12 @@ pub struct Rig {
     pub mount: Option<String>,
     /// As words: what its pages are, where data comes from, how it is mapped, what `--image` is given.
     pub images: Vec<String>,
+    pub also: Vec<String>,
     /// As words: what `--image` is given, what is said of it.
     pub refused: Vec<String>,
+    pub failing: Vec<String>,
+    /// Lines of shell.
+    pub setup: Vec<String>,
 }
 
 /// Where the descriptions are.
@@ -121,7 +135,7 @@ impl Rig {
             .collect();
         let known = [
             "Arch", "Kernel", "Modules", "Append", "Qemu", "Node", "Property", "Flash", "Window",
-            "Mount", "Image", "Refused",
+            "Mount", "Image", "Refused", "Also", "Failing", "Setup", "Tree",
         ];
         if let Some((key, _)) = lines.iter().find(|(key, _)| !known.contains(key)) {
             panic!("{name}: unknown key {key}");
@@ -161,7 +175,8 @@ impl Rig {
         let owned =
             |values: Vec<&str>| -> Vec<String> { values.into_iter().map(str::to_owned).collect() };
         let images = owned(all("Image"));
-        assert!(!images.is_empty(), "{name}: no Image");
+        let also = owned(all("Also"));
+        assert!(!(images.is_empty() && also.is_empty()), "{name}: no Image");
         Self {
             name: name.to_owned(),
             arch: ARCHES
@@ -172,15 +187,15 @@ impl Rig {
             modules: optional("Modules").unwrap_or_default().to_owned(),
             append: optional("Append").unwrap_or_default().to_owned(),
             qemu: words(one("Qemu")),
+            tree: optional("Tree").map(str::to_owned),
             nodes,
             flash,
             window: optional("Window").map(str::to_owned),
             mount: optional("Mount").map(str::to_owned),
-            images: images
-                .iter()
-                // A class of two words is one.
-                .map(|image| image.replace("page cache", "page-cache"))
-                .collect(),
+            images,
+            also,
+            failing: owned(all("Failing")),
+            setup: owned(all("Setup")),
             refused: owned(all("Refused")),
         }
     }

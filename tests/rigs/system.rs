@@ -1,5 +1,9 @@
 //! What a rig boots with: the tree that its image is made of, its initramfs, its flash.
-#![allow(unreachable_pub, reason = "tests/rigs.rs is a crate of its own")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "tests/rigs.rs is a crate of its own"
+)]
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -43,6 +47,7 @@ pub struct System {
     pub kernel: PathBuf,
     pub initramfs: PathBuf,
     pub flash: PathBuf,
+    pub image: PathBuf,
 }
 
 /// Makes them. `cache` has what tests/rigs/fetch has fetched, `programs` xip-run and the others for this architecture.
@@ -84,7 +89,13 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
         let entry = entry.unwrap();
         copy(&entry.path(), &root.join("modules").join(entry.file_name()));
     }
-    for (name, lines) in [("images", &rig.images), ("refused", &rig.refused)] {
+    for (name, lines) in [
+        ("images", &rig.images),
+        ("also", &rig.also),
+        ("refused", &rig.refused),
+        ("failing", &rig.failing),
+        ("setup", &rig.setup),
+    ] {
         let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
         fs::write(root.join("rig").join(name), lines).unwrap();
     }
@@ -117,11 +128,12 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
         kernel: kernel.join("vmlinuz"),
         initramfs,
         flash: make_flash(rig, &image, dir),
+        image,
     }
 }
 
 /// The programs of the image, with their libraries.
-fn plant(userland: &Path, root: &Path) {
+pub fn plant(userland: &Path, root: &Path) {
     for name in ["bin", "usr/bin"] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
@@ -188,7 +200,7 @@ fn resolve(userland: &Path, path: &Path) -> PathBuf {
 }
 
 /// The bank: the image itself, a filesystem with it, or one behind the other.
-fn make_flash(rig: &Rig, image: &Path, dir: &Path) -> PathBuf {
+pub fn make_flash(rig: &Rig, image: &Path, dir: &Path) -> PathBuf {
     let flash = dir.join("flash");
     let mut bank = File::create(&flash).unwrap();
     let mut at = 0;
@@ -224,7 +236,7 @@ fn make_filesystem(image: &Path, bytes: u64, dir: &Path) -> PathBuf {
     path
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::copy(from, to).unwrap_or_else(|err| panic!("{}: {err}", from.display()));
 }
 

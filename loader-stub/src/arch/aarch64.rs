@@ -22,6 +22,7 @@ pub mod nr {
     pub const READLINKAT: usize = 78;
     pub const PERSONALITY: usize = 92;
     pub const EXIT_GROUP: usize = 94;
+    pub const KILL: usize = 129;
     pub const TGKILL: usize = 131;
     pub const RT_SIGSUSPEND: usize = 133;
     pub const RT_SIGACTION: usize = 134;
@@ -34,6 +35,7 @@ pub mod nr {
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const MPROTECT: usize = 226;
+    pub const PRLIMIT64: usize = 261;
     pub const SECCOMP: usize = 277;
     pub const GETRANDOM: usize = 278;
     pub const EXECVEAT: usize = 281;

@@ -11,6 +11,7 @@ pub mod nr {
     pub const CLOSE: usize = 6;
     pub const EXECVE: usize = 11;
     pub const GETPID: usize = 20;
+    pub const KILL: usize = 37;
     pub const IOCTL: usize = 54;
     pub const MUNMAP: usize = 91;
     pub const MPROTECT: usize = 125;
@@ -35,6 +36,7 @@ pub mod nr {
     pub const PPOLL: usize = 336;
     pub const EPOLL_PWAIT: usize = 346;
     pub const DUP3: usize = 358;
+    pub const PRLIMIT64: usize = 369;
     pub const SECCOMP: usize = 383;
     pub const GETRANDOM: usize = 384;
     pub const EXECVEAT: usize = 387;

@@ -20,6 +20,7 @@ pub mod nr {
     pub const MREMAP: usize = 25;
     pub const GETPID: usize = 39;
     pub const EXECVE: usize = 59;
+    pub const KILL: usize = 62;
     pub const FCNTL: usize = 72;
     pub const RT_SIGSUSPEND: usize = 130;
     pub const PERSONALITY: usize = 135;
@@ -34,6 +35,7 @@ pub mod nr {
     pub const EPOLL_PWAIT: usize = 281;
     pub const DUP3: usize = 292;
     pub const PIPE2: usize = 293;
+    pub const PRLIMIT64: usize = 302;
     pub const SECCOMP: usize = 317;
     pub const GETRANDOM: usize = 318;
     pub const EXECVEAT: usize = 322;

@@ -11,6 +11,8 @@ use super::files::File;
 use super::memory::Memory;
 use super::session::Server;
 use super::summary::{Counts, Report};
+use crate::cramfs::Image;
+use crate::trace::Trace;
 
 pub use text::columns as machine_columns;
 
@@ -37,6 +39,10 @@ pub struct Sums {
     pub stub_bytes: u64,
     /// Swapped out.
     pub swap_bytes: u64,
+    /// Its share of the image's page cache, by PSS.
+    pub image_share_bytes: u64,
+    /// Its share of other page cache and of shared memory, by PSS.
+    pub other_share_bytes: u64,
 }
 
 impl Sums {
@@ -61,14 +67,19 @@ impl Sums {
                 .session_memfd
                 .map_or(copied.iter().sum(), |memfd| memfd.share_bytes),
             swap_bytes: totals.swap_bytes,
+            image_share_bytes: totals.image_cache.share_bytes + totals.image_tmpfs.share_bytes,
+            other_share_bytes: totals.file_cache.share_bytes + totals.shared_memory.share_bytes,
         }
     }
 
-    fn add(&mut self, more: &Self) {
+    /// Adds another one's.
+    pub fn add(&mut self, more: &Self) {
         for (sum, column) in COLUMNS.iter().map(|column| (column.of)(more)).zip(&COLUMNS) {
             *(column.of_mut)(self) += sum;
         }
         self.swap_bytes += more.swap_bytes;
+        self.image_share_bytes += more.image_share_bytes;
+        self.other_share_bytes += more.other_share_bytes;
     }
 }
 
@@ -124,6 +135,17 @@ pub struct Process {
     pub sums: Sums,
 }
 
+/// An image that processes run from, and how many of them have touched each page of its files.
+#[derive(Clone, Debug)]
+pub struct Heat {
+    /// Its path.
+    pub path: String,
+    /// The image.
+    pub image: Image,
+    /// What was touched; a run is a process.
+    pub touched: Trace,
+}
+
 /// The processes of a machine that run in place.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
@@ -137,6 +159,9 @@ pub struct Machine {
     /// The files that they map, if these were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<File>>,
+    /// The images that they map, if the files were asked for.
+    #[serde(skip)]
+    pub heat: Vec<Heat>,
     /// The machine's RAM before it was looked at.
     pub memory_before: Memory,
     /// And after.
@@ -147,7 +172,7 @@ pub struct Machine {
 
 impl Machine {
     /// Adds processes up.
-    fn new(reports: &[Report], servers: Vec<Server>, memory: [Memory; 2]) -> Self {
+    fn new(reports: &[Report], servers: Vec<Server>, [before, after]: [Memory; 2]) -> Self {
         let mut totals = Sums::default();
         let mut notes: Vec<String> = Vec::new();
         let mut processes = Vec::new();
@@ -172,8 +197,9 @@ impl Machine {
             servers,
             totals,
             files: None,
-            memory_before: memory[0],
-            memory_after: memory[1],
+            heat: Vec::new(),
+            memory_before: before,
+            memory_after: after,
             notes,
         };
         machine.sort("pss");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 
-use super::Machine;
+use super::{Heat, Machine};
 use crate::error::Result;
 use crate::report::files::{FileSums, Seen};
 use crate::report::memory;
@@ -13,6 +13,7 @@ use crate::report::process::{FileKey, Known, Observer, OpenImage, served_view};
 use crate::report::session::{cost, see};
 use crate::report::session_memfd::{self, Identity};
 use crate::report::smaps::{self, Mapping};
+use crate::trace::Trace;
 use crate::units::PageSize;
 use crate::view::SERVER_NAME;
 
@@ -71,7 +72,7 @@ impl Observer {
         let mut machine = Machine::new(&reports, servers, [before, memory::now()]);
         if scan.hidden > 0 {
             machine.notes.push(format!(
-                "processes of this system that may not be looked at: {}; root can tell whether they run in place",
+                "processes of this system that may not be looked at: {}; any of them that runs in place is missing here",
                 scan.hidden
             ));
         }
@@ -85,10 +86,33 @@ impl Observer {
                     });
                     sums.add(&looked.seen, view.as_ref());
                 }
+                machine.heat = self.heat(&sums, page);
                 sums.rows()
             });
         }
         machine
+    }
+
+    /// How many processes have touched each page of the images that they map.
+    fn heat(&self, sums: &FileSums<'_>, page: PageSize) -> Vec<Heat> {
+        let images = self.images().filter_map(|open| {
+            let mut touched = Trace::new(page);
+            touched.files = sums.touched(&open.files);
+            touched.runs = touched
+                .files
+                .values()
+                .flat_map(|pages| pages.values())
+                .copied()
+                .max()?;
+            Some(Heat {
+                path: open.path.clone(),
+                image: open.image.clone(),
+                touched,
+            })
+        });
+        let mut images: Vec<Heat> = images.collect();
+        images.sort_by(|one, other| one.path.cmp(&other.path));
+        images
     }
 
     /// Notes what a process is, by its maps alone: cheap, as there may be thousands.

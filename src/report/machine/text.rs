@@ -21,9 +21,9 @@ Columns of all processes in place (without PID), all in KiB:
   STUB      its share of the session memfds: xip-run's own cost
 What one more such process costs is ANON + TABLES + STUB. The page cache of an
 image counts in RSS and PSS, as far as it was touched, and in USS where nobody
-else maps it, though the kernel may drop it. Free RAM is that of the kernel's
-lists and of its processors' (/proc/zoneinfo), before and after the
-processes were looked at."
+else maps it, though the kernel may drop it. Free RAM is MemFree and the pages in
+the processors' lists (/proc/zoneinfo), before and after the processes were
+looked at."
 }
 
 impl Machine {

@@ -7,11 +7,11 @@ use crate::report::session_memfd::{Identity, Memfds};
 
 /// What the processes of a session have.
 #[derive(Default)]
-pub(super) struct AllMemfds(BTreeMap<Identity, Memfd>);
+pub(in crate::report) struct AllMemfds(BTreeMap<Identity, Memfd>);
 
 impl AllMemfds {
     /// Adds those of a process, with a note on one whose size is not known.
-    pub(super) fn add(&mut self, of_process: &Memfds, notes: &mut Vec<String>) {
+    pub(in crate::report) fn add(&mut self, of_process: &Memfds, notes: &mut Vec<String>) {
         for (&key, memfd) in of_process.iter() {
             let all = self.0.entry(key).or_insert_with(|| {
                 if memfd.allocated_bytes.is_none() {
@@ -31,7 +31,7 @@ impl AllMemfds {
     }
 
     /// All of them.
-    pub(super) fn found(self) -> Vec<Memfd> {
+    pub(in crate::report) fn found(self) -> Vec<Memfd> {
         self.0.into_values().collect()
     }
 }

@@ -17,7 +17,8 @@ use super::summary::Report;
 use crate::units::PageSize;
 
 pub use super::files::{Seen, SeenMapping};
-pub(super) use observe::{cost, see};
+pub(super) use memfds::AllMemfds;
+pub(super) use observe::{cost, find_server, root_view, see};
 pub use text::columns as session_columns;
 
 /// What serves a view, and what that costs.

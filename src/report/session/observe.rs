@@ -233,7 +233,7 @@ struct Found {
 }
 
 /// The image that is a process's root directory.
-fn root_view(proc: &Proc) -> Result<RootMount> {
+pub(in crate::report) fn root_view(proc: &Proc) -> Result<RootMount> {
     let pid = proc.pid;
     let name = proc.status()?.name;
     let none = |why: String| {
@@ -286,7 +286,11 @@ fn members(named: &Proc) -> Result<(Vec<u32>, usize)> {
     Ok((pids, hidden))
 }
 
-fn find_server(named: &Proc, view: &RootMount, notes: &mut Vec<String>) -> Option<u32> {
+pub(in crate::report) fn find_server(
+    named: &Proc,
+    view: &RootMount,
+    notes: &mut Vec<String>,
+) -> Option<u32> {
     let candidates = server::candidates(named);
     let (_, connection) = view.device;
     match server::choose(&candidates, connection, view::server_of(&view.source)) {

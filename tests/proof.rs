@@ -1,0 +1,296 @@
+//! What it is all for, measured: the RAM of a system in an initramfs, in tmpfs, and in flash with xip-run as its first
+//! process; and the least RAM with which it works. `tests/rigs/run proof` prints the tables of the README.
+
+#[path = "rigs/board.rs"]
+mod board;
+#[path = "common/mod.rs"]
+mod common;
+#[path = "common/launch.rs"]
+mod launch;
+#[path = "rigs/machine.rs"]
+mod machine;
+#[path = "rigs/newc.rs"]
+mod newc;
+#[path = "rigs/possible.rs"]
+mod possible;
+#[path = "common/release.rs"]
+mod release;
+#[path = "rigs/rig.rs"]
+mod rig;
+#[path = "rigs/system.rs"]
+mod system;
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use board::Board;
+use machine::Machine;
+use possible::{cache, possible};
+use rig::Rig;
+use system::{System, copy, run};
+
+/// The rigs, and the figures of the kernel's own cramfs XIP on their architectures (Linux 6.1, tinyconfig, the same shell):
+/// the first shell, each further one, in KiB.
+const RIGS: [(&str, &str, &str); 3] = [
+    ("armv7-nor", "100-104", "78-79"),
+    ("aarch64-dax-nor", "104-136", "104-108"),
+    ("x86_64-nor", "140-144", "103-104"),
+];
+const APPLETS: [&str; 16] = [
+    "cat",
+    "cp",
+    "echo",
+    "ln",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mount",
+    "poweroff",
+    "seq",
+    "sh",
+    "sleep",
+    "sort",
+    "switch_root",
+    "umount",
+    "wc",
+];
+/// Typed at the prompt, to find the least RAM: eight pipelines at once.
+const WORK: &str =
+    "for i in 1 2 3 4 5 6 7 8; do seq 1 3000 | sort -r | md5sum & done; wait; echo WORK \"DONE\"";
+/// Typed at the prompt, to see the free memory. It starts nothing.
+const ZONES: &str =
+    "while read -r line; do echo \"$line\"; done </proc/zoneinfo; echo ZONES \"DONE\"";
+const PROMPT: &str = "/ # ";
+
+/// Where the system is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Initramfs,
+    Tmpfs,
+    Flash,
+}
+
+struct Bench {
+    rig: Rig,
+    dir: tempfile::TempDir,
+    programs: PathBuf,
+    kernel: PathBuf,
+    flash: PathBuf,
+    image: PathBuf,
+}
+
+impl Bench {
+    fn new(name: &str) -> Option<Self> {
+        let rig = Rig::read(name);
+        if !possible(&rig) {
+            return None;
+        }
+        let programs = release::programs(rig.arch.target)?;
+        let dir = tempfile::Builder::new()
+            .prefix(name)
+            .tempdir_in(cache())
+            .unwrap();
+        let root = dir.path().join("tree");
+        plant(&rig, &programs, &root, true);
+        let system = board::make_system(&rig, &cache(), &root, dir.path());
+        Some(Self {
+            kernel: system.kernel,
+            flash: system.flash,
+            image: system.image,
+            rig,
+            dir,
+            programs,
+        })
+    }
+
+    /// The initramfs, and the words of the command line, for a system whose first process is `init` of the tree.
+    fn prepare(&self, place: Place, init: &str) -> (PathBuf, String) {
+        let to = self.dir.path().join("initramfs");
+        let root = self.dir.path().join("initramfs-root");
+        let _ = fs::remove_dir_all(&root);
+        let board = Board::read(&self.rig.name);
+        if place == Place::Flash {
+            let modules = self.kernel.with_file_name("modules");
+            board.initramfs("", &self.programs, &modules, &to);
+            return (
+                to,
+                format!("{} {} xip.init={init}", board.cmdline, board::SHORT),
+            );
+        }
+        if place == Place::Initramfs {
+            plant(&self.rig, &self.programs, &root, false);
+            symlink(init.trim_start_matches('/'), root.join("init")).unwrap();
+        } else {
+            fs::create_dir_all(root.join("root")).unwrap();
+            plant(&self.rig, &self.programs, &root.join("tree"), false);
+            let script = format!(
+                "#!/tree/bin/sh\nPATH=/tree/bin\nmount -t tmpfs tmpfs /root\ncp -a /tree/. /root\nexec switch_root /root {init}\n"
+            );
+            fs::write(root.join("init"), script).unwrap();
+            fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        newc::archive(&root, &mut File::create(&to).unwrap()).unwrap();
+        let console = self.rig.arch.console;
+        (to, format!("console={console} {}", board::SHORT))
+    }
+
+    /// Boots it; what it said, if it came to its end.
+    fn boot(&self, place: Place, init: &str, mib: u64, answers: &[(&str, &str)]) -> Option<String> {
+        let (initramfs, append) = self.prepare(place, init);
+        let tree = match place {
+            Place::Flash => Board::read(&self.rig.name).tree(&self.rig, self.dir.path()),
+            _ => None,
+        };
+        let machine = Machine {
+            tree: tree.as_deref(),
+            append,
+            memory_kib: mib << 10,
+            limit: Duration::from_secs(60),
+        };
+        let system = System {
+            kernel: self.kernel.clone(),
+            initramfs,
+            flash: self.flash.clone(),
+            image: self.image.clone(),
+        };
+        let log = cache()
+            .join("logs")
+            .join(format!("{}-proof.log", self.rig.name));
+        let (said, ended) = machine.run(&self.rig, &system, &log, answers);
+        ended.ok().map(|()| said)
+    }
+
+    /// Seconds to the prompt, and KiB that are free then.
+    fn prompt(&self, place: Place) -> (f64, u64) {
+        let answers = [(PROMPT, ZONES), ("ZONES DONE", "poweroff -f")];
+        let said = self.boot(place, "/sbin/init", 128, &answers).unwrap();
+        let seconds = said
+            .lines()
+            .find_map(|line| line.strip_prefix("UPTIME "))
+            .unwrap();
+        let pages = said.lines().map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["pages", "free", number] | ["count:", number] => number.parse::<u64>().unwrap(),
+                _ => 0,
+            }
+        });
+        (seconds.parse().unwrap(), pages.sum::<u64>() * 4)
+    }
+
+    /// KiB of the first shell, and of each further one.
+    fn shells(&self, place: Place) -> (String, String) {
+        let said = self.boot(place, "/rig/meter", 128, &[]).unwrap();
+        let line = said
+            .lines()
+            .find_map(|line| Some(line.split_once("METER: ")?.1));
+        let line = line.unwrap_or_else(|| panic!("{said}"));
+        let (first, further) = line.split_once(' ').unwrap();
+        (first.to_owned(), further.to_owned())
+    }
+
+    /// The least MiB with which the prompt comes and the work is done.
+    fn least(&self, place: Place) -> u64 {
+        let works = |mib: u64| {
+            let answers = [(PROMPT, WORK), ("WORK DONE", "poweroff -f")];
+            let said = self.boot(place, "/sbin/init", mib, &answers);
+            said.is_some_and(|said| said.contains("WORK DONE\n") && !said.contains("ut of memory"))
+        };
+        let (mut fails, mut good) = (24, 96);
+        while good - fails > 1 {
+            let between = (good + fails) / 2;
+            match works(between) {
+                true => good = between,
+                false => fails = between,
+            }
+        }
+        good
+    }
+}
+
+/// A small system: busybox, its init's files, and what measures.
+fn plant(rig: &Rig, programs: &Path, root: &Path, in_flash: bool) {
+    for name in [
+        "bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "rig",
+    ] {
+        fs::create_dir_all(root.join(name)).unwrap();
+    }
+    let userland = cache().join("userland").join(rig.arch.debian);
+    copy(&userland.join("bin/busybox"), &root.join("bin/busybox"));
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    symlink("../bin/busybox", root.join("sbin/init")).unwrap();
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/boards/root/.");
+    run(Command::new("cp").arg("-a").args([&samples, root]));
+    fs::write(
+        root.join("etc/profile"),
+        "read up rest </proc/uptime; echo UPTIME $up\n",
+    )
+    .unwrap();
+    copy(&meter(rig), &root.join("rig/meter"));
+    if in_flash {
+        copy(&programs.join("xip-run"), &root.join("sbin/xip-run"));
+    }
+}
+
+/// Builds tests/rigs/meter.rs.
+fn meter(rig: &Rig) -> PathBuf {
+    let target = rig.arch.target;
+    let to = cache().join(format!("meter-{}", rig.arch.name));
+    let source = rig::directory().join("meter.rs");
+    run(Command::new("rustc")
+        .args([
+            "--edition=2024",
+            "-Copt-level=s",
+            "-Cpanic=abort",
+            "-Cstrip=symbols",
+            "--target",
+        ])
+        .arg(target.name)
+        .arg(format!("-Clinker={}", target.linker))
+        .args(target.rustflags.split_whitespace())
+        .args([Path::new("-o"), &to, &source]));
+    to
+}
+
+#[test]
+#[ignore = "takes minutes: tests/rigs/run proof"]
+fn proof() {
+    let mut rows = Vec::new();
+    let mut least = Vec::new();
+    for (name, kernel_first, kernel_further) in RIGS {
+        let Some(bench) = Bench::new(name) else {
+            return;
+        };
+        let arch = bench.rig.arch.name;
+        for (place, title) in [
+            (Place::Initramfs, "initramfs"),
+            (Place::Tmpfs, "tmpfs"),
+            (Place::Flash, "flash, xip-run"),
+        ] {
+            let (seconds, free) = bench.prompt(place);
+            let (first, further) = bench.shells(place);
+            let row = format!("| {arch} | {title} | {free} | {first} | {further} | {seconds:.1} |");
+            println!("{row}");
+            rows.push(row);
+        }
+        rows.push(format!(
+            "| {arch} | the kernel's own cramfs XIP | | {kernel_first} | {kernel_further} | |"
+        ));
+        let (ram, flash) = (bench.least(Place::Initramfs), bench.least(Place::Flash));
+        println!("{arch}: {ram} {flash}");
+        least.push(format!("| {arch} | {ram} | {flash} |"));
+    }
+    println!(
+        "\n| board of 128 MiB | busybox in | free at the prompt, KiB | first shell, KiB | each further, KiB | prompt after, s |"
+    );
+    println!("|---|---|---|---|---|---|\n{}", rows.join("\n"));
+    println!(
+        "\n| least RAM, MiB | initramfs | flash, xip-run |\n|---|---|---|\n{}",
+        least.join("\n")
+    );
+}

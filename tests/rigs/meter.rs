@@ -1,0 +1,74 @@
+//! The first process of a machine on which nothing else runs: measures what shells cost in RAM, and turns the machine off.
+//! It shares no page with them. Built by tests/proof.rs, for each architecture.
+
+use std::ffi::{c_char, c_int, c_ulong, c_void};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+unsafe extern "C" {
+    fn mount(
+        source: *const c_char,
+        target: *const c_char,
+        kind: *const c_char,
+        flags: c_ulong,
+        data: *const c_void,
+    ) -> c_int;
+    fn reboot(command: c_int) -> c_int;
+}
+
+const FURTHER: i64 = 8;
+
+/// Pages that are free, those of the processors' own lists too, which MemFree misses.
+fn free_kib() -> i64 {
+    let text = std::fs::read_to_string("/proc/zoneinfo").unwrap();
+    let mut pages = 0;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        pages += match words.as_slice() {
+            ["pages", "free", number] | ["count:", number] => number.parse::<i64>().unwrap(),
+            _ => 0,
+        };
+    }
+    pages * 4
+}
+
+/// Once nothing changes any more.
+fn settled_kib() -> i64 {
+    sleep(Duration::from_millis(600));
+    let mut values: Vec<i64> = (0..5)
+        .map(|_| {
+            sleep(Duration::from_millis(60));
+            free_kib()
+        })
+        .collect();
+    values.sort_unstable();
+    values[2]
+}
+
+/// A shell that waits for its first command.
+fn shell() -> Child {
+    Command::new("/bin/sh").stdin(Stdio::piped()).spawn().unwrap()
+}
+
+fn main() {
+    let proc = c"proc".as_ptr();
+    // SAFETY: strings of C; where it is mounted already it fails, which is as good.
+    unsafe { mount(proc, c"/proc".as_ptr(), proc, 0, std::ptr::null()) };
+    // What the first of a measurement takes for itself.
+    settled_kib();
+    let before = settled_kib();
+    let mut shells = vec![shell()];
+    let with_one = settled_kib();
+    for _ in 0..FURTHER {
+        shells.push(shell());
+        sleep(Duration::from_millis(100));
+    }
+    let with_all = settled_kib();
+    let further = (with_one - with_all) as f64 / FURTHER as f64;
+    println!("METER: {} {further:.1}", before - with_one);
+    sleep(Duration::from_millis(200));
+    // SAFETY: RB_POWER_OFF.
+    unsafe { reboot(0x4321_fedc) };
+    sleep(Duration::from_secs(1000));
+}
