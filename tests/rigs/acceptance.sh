@@ -139,12 +139,14 @@ refuses() {
 # Flash and reserved memory that no driver writes to are pinned; a file is not, unless it is immutable.
 pinned() {
     case $image in
-    /dev/mem@*) same "$all --pinned" /bin/busybox echo pinned ;;
+    /flash/*) why="chattr +i" ;;
     *)
-        xip --pinned /bin/busybox true >/tmp/refusal 2>&1
-        [ $? = 123 ] && says /tmp/refusal EOPNOTSUPP "chattr +i"
+        why=read-only
+        grep -q '^mtd' /proc/mtd 2>/dev/null || { same "$all --pinned" /bin/busybox echo pinned; return; }
         ;;
     esac
+    xip --pinned /bin/busybox true >/tmp/refusal 2>&1
+    [ $? = 123 ] && says /tmp/refusal EOPNOTSUPP "$why"
 }
 
 # take CLASS DATA ATTRIBUTE IMAGE: what the checks are of.
