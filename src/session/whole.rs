@@ -108,13 +108,18 @@ impl ImageDescriptor {
 
 /// Is the file at a path, in the root directory that the caller has by now, a script, or no file of the image?
 pub fn is_script_or_elsewhere(path: &[u8]) -> bool {
-    let Ok(file) = File::open(OsStr::from_bytes(path)) else {
-        return false;
-    };
     let dev_of_view = rustix::fs::stat("/").map(|stat| stat.st_dev);
-    let dev = rustix::fs::fstat(&file).map(|stat| stat.st_dev);
-    let mut head = [0; 2];
-    dev != dev_of_view || file.read_exact_at(&mut head, 0).is_ok() && head == *b"#!"
+    match rustix::fs::stat(path).map(|stat| stat.st_dev) {
+        // Who may not see it is not told where it is either.
+        Err(err) => err == rustix::io::Errno::ACCESS,
+        dev if dev != dev_of_view => true,
+        _ => {
+            let mut head = [0; 2];
+            File::open(OsStr::from_bytes(path))
+                .and_then(|file| file.read_exact_at(&mut head, 0))
+                .is_ok_and(|()| head == *b"#!")
+        }
+    }
 }
 
 /// The interpreter of a script that is the session's first program must be there: the stub could only say that something
