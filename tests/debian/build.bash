@@ -87,7 +87,8 @@ clean:
 END
 make check
 make | sed 's/.*Nothing/nothing/; s/\.$//' | sed 's/for .all.*//; s/nothing.*/nothing to be done/'
-touch -d +1minute include/shape.h
+# Older than the header; a header of the future would have make say by how many seconds.
+touch -d -1minute ./*.o libsquares.a
 make 2>/dev/null | sort
 make clean
 make -s -j 4 check
