@@ -19,6 +19,9 @@ use xip_run::picture::{self, Page, Strip};
 use xip_run::report::{self, Observer, Reasons, Report, Session, machine};
 use xip_run::trial::{self, Comparison, Difference};
 
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 const EXAMPLE: &str = "\
 Examples: everything that runs in place on this machine, every two seconds
 

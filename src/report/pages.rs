@@ -132,6 +132,13 @@ pub(super) struct View<'a> {
     pub(super) image: Option<&'a OpenImage>,
 }
 
+impl<'a> View<'a> {
+    /// That of a process which has a view of this device, if it has one.
+    pub(super) fn new(device: Option<(u32, u32)>, image: Option<&'a OpenImage>) -> Option<Self> {
+        device.map(|device| Self { device, image })
+    }
+}
+
 /// Finds the files behind mappings.
 pub(super) struct Finder<'a> {
     page: PageSize,
@@ -157,8 +164,8 @@ impl<'a> Finder<'a> {
     }
 
     /// The mappings that are added next are of a process with this view.
-    pub(super) fn enter(&mut self, view: Option<&View<'a>>) {
-        self.view = view.copied();
+    pub(super) fn enter(&mut self, view: Option<View<'a>>) {
+        self.view = view;
         if let Some(image) = self.image() {
             self.number = self.number_of(&image.files);
         }

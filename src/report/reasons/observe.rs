@@ -19,8 +19,7 @@ use crate::report::classify::Class;
 use crate::report::files::SeenMapping;
 use crate::report::pagemap::{PageRun, PageState};
 use crate::report::pages::{Finder, Key, Place, Stretch, View, Why};
-use crate::report::proc::Proc;
-use crate::report::process::{Known, Observed, Observer, OpenImage, served_view};
+use crate::report::process::{Known, Observed, Observer, OpenImage};
 use crate::report::smaps::Mapping;
 use crate::report::summary::{Part, Row};
 use crate::units::PageSize;
@@ -33,24 +32,12 @@ impl Observer {
     pub fn observe_reasons(&mut self, pid: u32) -> Result<Reasons> {
         let page = PageSize::of_running_kernel()
             .ok_or_else(|| Error::lacking("this kernel's page size is not 4, 16 or 64 KiB"))?;
-        let device = served_view(&Proc::open(pid)?);
-        let known = Known {
-            view: device,
-            ..Known::default()
-        };
-        let observed = self.look(pid, &known)?;
-        let image = device.and_then(|_| self.image_of_view(&observed.proc));
+        let observed = self.look_in_view(pid, Known::default())?;
+        let image = self.image_of_view(&observed);
         self.launched_from(&observed);
         let images: Vec<OpenImage> = self.images().cloned().collect();
         let mut finder = Finder::new(page);
-        finder.enter(
-            device
-                .map(|device| View {
-                    device,
-                    image: image.as_ref(),
-                })
-                .as_ref(),
-        );
+        finder.enter(View::new(observed.view, image.as_ref()));
         let mut looker = Looker {
             page,
             observed: &observed,
