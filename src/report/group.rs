@@ -6,7 +6,7 @@ use super::files::{File, FileSums};
 use super::pages::View;
 use super::process::{Known, Observer, OpenImage};
 use super::session::{AllMemfds, cost, find_server, root_view, see};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::units::PageSize;
 
 /// The RAM of several processes, each page once; in bytes.
@@ -66,8 +66,7 @@ impl Observer {
     /// # Errors
     /// As [`Observer::observe`], for the first process that cannot be measured.
     pub fn observe_group(&mut self, pids: &[u32]) -> Result<Group> {
-        let page = PageSize::of_running_kernel()
-            .ok_or_else(|| Error::lacking("this kernel's page size is not 4, 16 or 64 KiB"))?;
+        let page = PageSize::of_running_kernel()?;
         let mut ram = Ram::default();
         let mut notes = Vec::new();
         let mut memfds = AllMemfds::default();

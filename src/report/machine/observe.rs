@@ -82,7 +82,7 @@ impl Observer {
             ));
         }
         if files {
-            machine.files = PageSize::of_running_kernel().map(|page| {
+            machine.files = PageSize::of_running_kernel().ok().map(|page| {
                 let mut sums = FileSums::new(page);
                 for looked in &seen {
                     sums.add(&looked.seen, View::new(looked.view, looked.image.as_ref()));

@@ -13,7 +13,7 @@ use super::{Reason, Reasons, Run};
 use crate::backing::Backing;
 use crate::cramfs::show_name;
 use crate::elf::ElfFile;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::index::FileIndex;
 use crate::report::classify::Class;
 use crate::report::files::SeenMapping;
@@ -30,8 +30,7 @@ impl Observer {
     /// # Errors
     /// As [`Observer::observe`].
     pub fn observe_reasons(&mut self, pid: u32) -> Result<Reasons> {
-        let page = PageSize::of_running_kernel()
-            .ok_or_else(|| Error::lacking("this kernel's page size is not 4, 16 or 64 KiB"))?;
+        let page = PageSize::of_running_kernel()?;
         let observed = self.look_in_view(pid, Known::default())?;
         let image = self.image_of_view(&observed);
         self.launched_from(&observed);

@@ -40,8 +40,7 @@ impl Observer {
         pid: u32,
         image: Option<&Path>,
     ) -> Result<(Session, Vec<Error>)> {
-        let page = PageSize::of_running_kernel()
-            .ok_or_else(|| Error::failed("this kernel's page size is not 4, 16 or 64 KiB"))?;
+        let page = PageSize::of_running_kernel()?;
         let named = Proc::open(pid)?;
         let view = root_view(&named)?;
         let mut notes = Vec::new();
