@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::classify::{Class, SESSION_MEMFD};
+use super::classify::Class;
 use super::files::{SeenMapping, Sources};
 use super::image_files::ImageFiles;
 use super::pagemap::{PageRun, PageState};
 use super::process::OpenImage;
 use super::ranges::Ranges;
+use super::session_memfd::named_for;
 use super::smaps::Mapping;
 use super::summary::Row;
 use crate::cramfs::show_name;
@@ -289,8 +290,7 @@ impl<'a> Finder<'a> {
     /// for which the memfd is named.
     fn copied_of(&self, mapping: &Mapping, row: &Row) -> Option<Key> {
         let open = self.image()?;
-        let launched = mapping.path.strip_prefix(b"/memfd:")?;
-        let launched = launched.strip_prefix(SESSION_MEMFD.as_bytes())?;
+        let launched = named_for(&mapping.path)?;
         let path = row
             .program
             .as_ref()

@@ -16,8 +16,8 @@ use super::smaps::Mapping;
 use super::status::{self, Status};
 use crate::error::{Error, Result};
 
-/// The processes that there are; those that end or begin while it is read may be among them or not.
-pub(super) fn processes() -> impl Iterator<Item = u32> {
+/// The numbers of the processes that there are; those that end or begin while it is read may be among them or not.
+pub fn processes() -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

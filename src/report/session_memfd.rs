@@ -15,10 +15,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
-use super::classify::SESSION_MEMFD;
 use super::proc::{Proc, processes};
 use super::smaps::{self, Mapping};
 use crate::cramfs::show_name;
+use crate::session::MEMFD_PREFIX;
 use crate::sys::wire::{self, ImageMap};
 
 /// `PATH_MAX`: no path in the record is longer, its NUL counted.
@@ -190,19 +190,25 @@ pub(super) fn used(proc: &Proc, mappings: &[Mapping]) -> Vec<Identity> {
 }
 
 pub(super) fn is_session_memfd(mapping: &Mapping) -> bool {
-    mapping.inode != 0 && session_name(&mapping.path).is_some()
+    mapping.inode != 0 && named_for(&mapping.path).is_some()
 }
 
 fn key(mapping: &Mapping) -> Identity {
     (mapping.device, mapping.inode)
 }
 
-/// The name of a session memfd, by the path that /proc shows.
+/// What a session memfd is named for, by the path that /proc shows: the program that was launched, or what it is to a whole
+/// session.
+pub(super) fn named_for(path: &[u8]) -> Option<&[u8]> {
+    let name = path
+        .strip_prefix(b"/memfd:")?
+        .strip_prefix(MEMFD_PREFIX.as_bytes())?;
+    Some(name.strip_suffix(b" (deleted)").unwrap_or(name))
+}
+
+/// Its name.
 fn session_name(path: &[u8]) -> Option<String> {
-    let name = path.strip_prefix(b"/memfd:")?;
-    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-    name.starts_with(SESSION_MEMFD.as_bytes())
-        .then(|| show_name(name))
+    named_for(path).map(|what| format!("{MEMFD_PREFIX}{}", show_name(what)))
 }
 
 /// The image that a process was started from, by its record.

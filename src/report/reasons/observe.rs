@@ -20,6 +20,7 @@ use crate::report::files::SeenMapping;
 use crate::report::pagemap::{PageRun, PageState};
 use crate::report::pages::{Finder, Key, Place, Stretch, View, Why};
 use crate::report::process::{Known, Observed, Observer, OpenImage};
+use crate::report::session_memfd::named_for;
 use crate::report::smaps::Mapping;
 use crate::report::summary::{Part, Row};
 use crate::units::PageSize;
@@ -241,12 +242,8 @@ impl Looker<'_> {
 fn program_of(row: &Row) -> Option<String> {
     row.program.clone().or_else(|| {
         let path = Some(row.path.as_str()).filter(|_| row.class == Class::CopiedPages)?;
-        let launched = path.strip_prefix("/memfd:")?;
-        Some(
-            launched
-                .strip_prefix(crate::session::MEMFD_PREFIX)?
-                .to_owned(),
-        )
+        let launched = std::str::from_utf8(named_for(path.as_bytes())?).ok()?;
+        Some(launched.to_owned())
     })
 }
 
