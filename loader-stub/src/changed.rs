@@ -27,10 +27,12 @@ fn text(session: &'static Session, text: Str) -> &'static str {
 #[inline(never)]
 fn size_if_changed(session: &Session) -> Option<u64> {
     let stat = sys::statx(Fd(session.image_fd as usize)).ok()?;
-    // Every write and every truncation sets the time.
-    let is_as_it_was = session.image_map.flags & IMAGE_DEVICE != 0
+    let map = &session.image_map;
+    // Every write and every truncation sets the time; but what is cut off may be missed before it is set.
+    let is_as_it_was = map.flags & IMAGE_DEVICE != 0
         || stat.mtime_s == session.image_mtime_s
-            && u64::from(stat.mtime_ns) == session.image_mtime_ns;
+            && u64::from(stat.mtime_ns) == session.image_mtime_ns
+            && stat.size >= map.base + map.len;
     (!is_as_it_was).then_some(stat.size)
 }
 
