@@ -37,7 +37,7 @@ pub const TARGETS: [Target; 6] = [
 
 /// Most entries of an image that a target looks at, and most bytes of contents: each file may claim 16 MiB.
 const MAX_ENTRIES: usize = 64;
-const MAX_CONTENT_BYTES: u64 = 1 << 20;
+const MAX_CONTENT_BYTES: u64 = 256 << 10;
 
 /// Bytes of an image, of which none may be read beyond the image's end.
 struct Guarded {
