@@ -27,7 +27,7 @@ use xip_run::elf::{Class, Machine};
 use xip_run::units::{self, Endian};
 
 /// Most bytes of a seed that a fuzzer gets.
-const CORPUS_MAX_BYTES: usize = 20 << 10;
+const CORPUS_MAX_BYTES: usize = 28 << 10;
 
 /// An image with everything in it, small, so that damage hits.
 fn everything(endian: Endian, super_at: usize) -> Vec<u8> {

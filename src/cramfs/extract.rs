@@ -163,22 +163,32 @@ fn sys(call: &'static str) -> impl Fn(rustix::io::Errno) -> Error {
 }
 
 impl Extract<'_> {
-    /// The last directory of the levels: opened from the destination down, one component at a time, following no link.
+    /// The last directory of the levels.
     fn parent(&mut self) -> Result<OwnedFd> {
-        if let Some(Level { fd: Some(fd), .. }) = self.levels.last() {
-            return fd
-                .try_clone()
-                .map_err(|err| Error::failed(format!("fcntl(F_DUPFD_CLOEXEC): {err}")));
+        if self.levels.last().is_none_or(|level| level.fd.is_none()) {
+            self.open_levels()?;
         }
+        let fd = self.levels.last().and_then(|level| level.fd.as_ref());
+        fd.unwrap_or(&self.root)
+            .try_clone()
+            .map_err(|err| Error::failed(format!("fcntl(F_DUPFD_CLOEXEC): {err}")))
+    }
+
+    /// Opens the deepest levels again, from the destination down, one component at a time, following no link.
+    fn open_levels(&mut self) -> Result<()> {
+        let closed = self.levels.len().saturating_sub(MAX_OPEN);
+        let mut names = self.path.split(|&byte| byte == b'/').skip(1);
         let mut dir = open_dir(&self.root, b".")?;
-        for name in self
-            .path
-            .split(|&byte| byte == b'/')
-            .filter(|name| !name.is_empty())
-        {
-            dir = open_dir(&dir, name)?;
+        for (number, level) in self.levels.iter_mut().enumerate() {
+            if number > 0 {
+                dir = open_dir(&dir, names.next().unwrap_or_default())?;
+            }
+            if number >= closed {
+                let kept = dir.try_clone();
+                level.fd = Some(kept.map_err(|err| Error::failed(format!("dup: {err}")))?);
+            }
         }
-        Ok(dir)
+        Ok(())
     }
 
     /// Goes into a directory that was made just now.
