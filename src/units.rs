@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::error::{Error, Result};
+
 /// A block of cramfs, in bytes. Fixed by the format, whatever the kernel's page size.
 pub const BLOCK_BYTES: u64 = 4096;
 
@@ -27,9 +29,13 @@ impl PageSize {
         Self::ALL.into_iter().find(|page| page.bytes() == bytes)
     }
 
-    /// The running kernel's page size (`AT_PAGESZ`), or `None` if it is not a supported one.
-    pub fn of_running_kernel() -> Option<Self> {
+    /// The running kernel's page size (`AT_PAGESZ`).
+    ///
+    /// # Errors
+    /// [`Kind::Lacking`](crate::error::Kind) if it is not a supported one.
+    pub fn of_running_kernel() -> Result<Self> {
         Self::new(rustix::param::page_size() as u64)
+            .ok_or_else(|| Error::lacking("this kernel's page size is not 4, 16 or 64 KiB"))
     }
 
     /// Length in bytes.

@@ -19,6 +19,9 @@ use xip_run::picture::{self, Page, Strip};
 use xip_run::report::{self, Observer, Reasons, Report, Session, machine};
 use xip_run::trial::{self, Comparison, Difference};
 
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 const EXAMPLE: &str = "\
 Examples: everything that runs in place on this machine, every two seconds
 
@@ -386,31 +389,17 @@ fn measure(cli: &Cli) -> (String, Vec<Error>) {
 }
 
 fn reports(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Report> {
-    let mut observer = Observer::default();
-    let mut reports = Vec::new();
-    for &pid in &cli.pids {
-        match observer.observe(pid) {
-            Ok(report) => reports.push(report),
-            Err(err) => errors.push(err),
-        }
-    }
+    let mut reports = of_each(cli, errors, |observer, pid, _| observer.observe(pid));
     if cli.summary {
-        for report in &mut reports {
-            report.rows.clear();
-        }
+        reports.iter_mut().for_each(|report| report.rows.clear());
     }
     reports
 }
 
 fn reasons(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Reasons> {
-    let mut observer = Observer::default();
-    let mut all = Vec::new();
-    for &pid in &cli.pids {
-        match observer.observe_reasons(pid) {
-            Ok(reasons) => all.push(reasons),
-            Err(err) => errors.push(err),
-        }
-    }
+    let mut all = of_each(cli, errors, |observer, pid, _| {
+        observer.observe_reasons(pid)
+    });
     if cli.summary {
         all.iter_mut().for_each(|reasons| reasons.runs.clear());
     }
@@ -418,17 +407,11 @@ fn reasons(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Reasons> {
 }
 
 fn sessions(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Session> {
-    let mut observer = Observer::default();
-    let mut sessions = Vec::new();
-    for &pid in &cli.pids {
-        match observer.observe_session(pid, cli.image.as_deref()) {
-            Ok((session, missing)) => {
-                sessions.push(session);
-                errors.extend(missing);
-            }
-            Err(err) => errors.push(err),
-        }
-    }
+    let mut sessions = of_each(cli, errors, |observer, pid, errors| {
+        let (session, missing) = observer.observe_session(pid, cli.image.as_deref())?;
+        errors.extend(missing);
+        Ok(session)
+    });
     if cli.summary {
         let processes = sessions
             .iter_mut()
@@ -436,6 +419,23 @@ fn sessions(cli: &Cli, errors: &mut Vec<Error>) -> Vec<Session> {
         processes.for_each(|process| process.files.clear());
     }
     sessions
+}
+
+/// Looks at each process that is named, and goes on after those that cannot be looked at.
+fn of_each<T>(
+    cli: &Cli,
+    errors: &mut Vec<Error>,
+    mut look: impl FnMut(&mut Observer, u32, &mut Vec<Error>) -> Result<T>,
+) -> Vec<T> {
+    let mut observer = Observer::default();
+    let mut all = Vec::new();
+    for &pid in &cli.pids {
+        match look(&mut observer, pid, errors) {
+            Ok(one) => all.push(one),
+            Err(err) => errors.push(err),
+        }
+    }
+    all
 }
 
 fn texts<T: ToString>(all: &[T]) -> String {

@@ -349,13 +349,9 @@ fn launch(args: Args) -> Result<()> {
         image.verify_crc().map_err(in_image)?;
     }
 
-    let page = match args.page_size.or_else(PageSize::of_running_kernel) {
+    let page = match args.page_size {
         Some(page) => page,
-        None => {
-            return Err(Error::lacking(
-                "this kernel's page size is not 4, 16 or 64 KiB",
-            ));
-        }
+        None => PageSize::of_running_kernel()?,
     };
     let options = PlanOptions {
         page,
@@ -473,14 +469,7 @@ fn launch(args: Args) -> Result<()> {
             .in_root()
             .ok_or_else(|| search.not_found("the view"))?;
     }
-    // The plan knows best what is wrong with a program of the image; of others it knows nothing.
-    if let Err(err) = plan
-        && !session::is_script_or_elsewhere(execfn)
-    {
-        return Err(err);
-    }
-    access::require_executable_here(execfn)?;
-    session::require_interpreter(execfn)?;
+    session::require_program(execfn, plan)?;
     let stay = match session::require_filter() {
         Ok(()) => true,
         Err(err) => lost.go_on(&args, err, &feature::SECCOMP).map(|()| false)?,

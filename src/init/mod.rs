@@ -113,8 +113,7 @@ fn become_init(
     arguments: Vec<OsString>,
     log: &mut Log,
 ) -> Result<Infallible> {
-    let page = PageSize::of_running_kernel()
-        .ok_or_else(|| Error::lacking("this kernel's page size is not 4, 16 or 64 KiB"))?;
+    let page = PageSize::of_running_kernel()?;
     let options = PlanOptions {
         page,
         machine: Some(Machine::HOST),
@@ -194,13 +193,7 @@ fn become_init(
 
 /// What can be known of the init in its own root directory. Returns whether all that it starts can be in place too.
 fn last_checks(init: &str, plan: Result<LaunchPlan>, log: &mut Log) -> Result<bool> {
-    // The plan knows best what is wrong with a program of the image; of scripts it knows nothing.
-    if let Err(err) = plan
-        && !session::is_script_or_elsewhere(init.as_bytes())
-    {
-        return Err(err);
-    }
-    session::require_interpreter(init.as_bytes())?;
+    session::require_program(init.as_bytes(), plan)?;
     if let Err(err) = session::require_exe() {
         log.say(Level::Loss, &err.to_string());
     }

@@ -219,10 +219,7 @@ impl Strip {
                 0 => cell.content.letter(),
                 _ => cell.content.letter().to_ascii_uppercase(),
             });
-            let letters: String = letters
-                .map(|letter| if letter == '#' { '#' } else { letter })
-                .collect();
-            _ = writeln!(out, "{letters}");
+            _ = writeln!(out, "{}", letters.collect::<String>());
             if self.heat.is_some() {
                 let heat = line.iter().map(|cell| match cell.heat {
                     0 => ' ',

@@ -139,9 +139,7 @@ fn lacking(err: impl Into<std::io::Error>) -> Error {
 /// The feature's trial; something to be said of it.
 fn attempt(name: &str) -> Result<Option<String>> {
     let tried = match name {
-        "page-size" => PageSize::of_running_kernel()
-            .map(drop)
-            .ok_or_else(|| Error::lacking("this kernel has pages of another size")),
+        "page-size" => PageSize::of_running_kernel().map(drop),
         "memfd" => session::seal_memfd(),
         "memfd-exec" => session::make_executable_memfd(),
         "execveat" => session::execute_memfd(),

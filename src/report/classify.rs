@@ -8,7 +8,7 @@ use super::smaps::Mapping;
 use crate::sys::wire;
 use crate::units::ImageOffset;
 
-pub use crate::session::MEMFD_PREFIX as SESSION_MEMFD;
+use super::session_memfd::named_for;
 
 /// What stands behind a mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -140,16 +140,11 @@ pub fn classify(mapping: &Mapping, file: Option<&MappedFile>) -> Class {
         Some(file) if file.is_image => return Class::ImageCache,
         _ => {}
     }
-    match path.strip_prefix(b"/memfd:") {
-        Some(name) if name.starts_with(SESSION_MEMFD.as_bytes()) => {
-            // The stub and its record lie before the pages that were copied.
-            if mapping.offset_bytes <= wire::RECORD {
-                Class::Stub
-            } else {
-                Class::CopiedPages
-            }
-        }
-        _ => ordinary,
+    match named_for(path) {
+        // The stub and its record lie before the pages that were copied.
+        Some(_) if mapping.offset_bytes <= wire::RECORD => Class::Stub,
+        Some(_) => Class::CopiedPages,
+        None => ordinary,
     }
 }
 

@@ -249,7 +249,7 @@ impl<'a> FileSums<'a> {
     }
 
     /// Adds those of a process that has `view` as its root directory; they are returned as well.
-    pub(super) fn add(&mut self, process: &Seen, view: Option<&View<'a>>) -> Files {
+    pub(super) fn add(&mut self, process: &Seen, view: Option<View<'a>>) -> Files {
         let report = &process.report;
         let mut files = Files::new();
         self.finder.enter(view);

@@ -4,10 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{File, FileSums};
 use super::pages::View;
-use super::proc::Proc;
-use super::process::{Known, Observer, OpenImage, served_view};
+use super::process::{Known, Observer, OpenImage};
 use super::session::{AllMemfds, cost, find_server, root_view, see};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::units::PageSize;
 
 /// The RAM of several processes, each page once; in bytes.
@@ -67,23 +66,20 @@ impl Observer {
     /// # Errors
     /// As [`Observer::observe`], for the first process that cannot be measured.
     pub fn observe_group(&mut self, pids: &[u32]) -> Result<Group> {
-        let page = PageSize::of_running_kernel()
-            .ok_or_else(|| Error::lacking("this kernel's page size is not 4, 16 or 64 KiB"))?;
+        let page = PageSize::of_running_kernel()?;
         let mut ram = Ram::default();
         let mut notes = Vec::new();
         let mut memfds = AllMemfds::default();
         let mut views = Vec::new();
         let mut processes = Vec::new();
         for &pid in pids {
-            let device = served_view(&Proc::open(pid)?);
             let known = Known {
-                view: device,
                 in_session: true,
                 ..Known::default()
             };
-            let observed = self.look(pid, &known)?;
+            let observed = self.look_in_view(pid, known)?;
             memfds.add(&observed.memfds, &mut notes);
-            if let Some(device) = device.filter(|device| !views.contains(device)) {
+            if let Some(device) = observed.view.filter(|device| !views.contains(device)) {
                 views.push(device);
                 let view = root_view(&observed.proc)?;
                 if let Some(server) = find_server(&observed.proc, &view, &mut notes) {
@@ -91,16 +87,12 @@ impl Observer {
                     ram.server_bytes += server.anonymous_bytes + server.page_table_bytes;
                 }
             }
-            let image = device.and_then(|_| self.image_of_view(&observed.proc));
-            processes.push((see(&observed)?, device, image));
+            let image = self.image_of_view(&observed);
+            processes.push((see(&observed)?, observed.view, image));
         }
         let mut sums = FileSums::new(page);
         for (seen, device, image) in &processes {
-            let view = device.map(|device| View {
-                device,
-                image: image.as_ref(),
-            });
-            sums.add(seen, view.as_ref());
+            sums.add(seen, View::new(*device, image.as_ref()));
             let totals = &seen.report.totals;
             ram.anonymous_bytes += seen.anonymous_share_bytes.unwrap_or(totals.anonymous_bytes);
             ram.page_table_bytes += totals.page_table_bytes;

@@ -29,10 +29,11 @@ mod summary;
 pub mod table;
 mod text;
 
-pub use classify::{Class, MappedFile, SESSION_MEMFD, classify};
+pub use classify::{Class, MappedFile, classify};
 pub use group::{Group, Ram};
 pub use machine::{Machine, machine_columns};
 pub use pages::Why;
+pub use proc::processes;
 pub use process::{Observer, OpenImage, observe};
 pub use ranges::Ranges;
 pub use reasons::Reasons;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::classify::{Class, SESSION_MEMFD};
+use super::classify::Class;
 use super::files::{SeenMapping, Sources};
 use super::image_files::ImageFiles;
 use super::pagemap::{PageRun, PageState};
 use super::process::OpenImage;
 use super::ranges::Ranges;
+use super::session_memfd::named_for;
 use super::smaps::Mapping;
 use super::summary::Row;
 use crate::cramfs::show_name;
@@ -132,6 +133,13 @@ pub(super) struct View<'a> {
     pub(super) image: Option<&'a OpenImage>,
 }
 
+impl<'a> View<'a> {
+    /// That of a process which has a view of this device, if it has one.
+    pub(super) fn new(device: Option<(u32, u32)>, image: Option<&'a OpenImage>) -> Option<Self> {
+        device.map(|device| Self { device, image })
+    }
+}
+
 /// Finds the files behind mappings.
 pub(super) struct Finder<'a> {
     page: PageSize,
@@ -157,8 +165,8 @@ impl<'a> Finder<'a> {
     }
 
     /// The mappings that are added next are of a process with this view.
-    pub(super) fn enter(&mut self, view: Option<&View<'a>>) {
-        self.view = view.copied();
+    pub(super) fn enter(&mut self, view: Option<View<'a>>) {
+        self.view = view;
         if let Some(image) = self.image() {
             self.number = self.number_of(&image.files);
         }
@@ -282,8 +290,7 @@ impl<'a> Finder<'a> {
     /// for which the memfd is named.
     fn copied_of(&self, mapping: &Mapping, row: &Row) -> Option<Key> {
         let open = self.image()?;
-        let launched = mapping.path.strip_prefix(b"/memfd:")?;
-        let launched = launched.strip_prefix(SESSION_MEMFD.as_bytes())?;
+        let launched = named_for(&mapping.path)?;
         let path = row
             .program
             .as_ref()

@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -16,8 +16,8 @@ use super::smaps::Mapping;
 use super::status::{self, Status};
 use crate::error::{Error, Result};
 
-/// The processes that there are; those that end or begin while it is read may be among them or not.
-pub(super) fn processes() -> impl Iterator<Item = u32> {
+/// The numbers of the processes that there are; those that end or begin while it is read may be among them or not.
+pub fn processes() -> impl Iterator<Item = u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
@@ -121,9 +121,17 @@ impl Proc {
     pub(super) fn read_raw(&self, name: &str) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.dir, name, flags, Mode::empty())?;
-        // Room for most of them: each further read(2) makes the kernel find its place again.
+        // Room for most of them. (`File::read_to_end` would ask for the size and the place first, which tell nothing here.)
         let mut text = Vec::with_capacity(16 << 10);
-        File::from(fd).read_to_end(&mut text)?;
+        loop {
+            text.reserve(4 << 10);
+            let room = rustix::buffer::spare_capacity(&mut text);
+            match rustix::io::read(&fd, room) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(err) => return Err(err.into()),
+            }
+        }
         Ok(text)
     }
 

@@ -12,7 +12,7 @@ use super::classify::{Class, MappedFile, classify};
 use super::image_files::ImageFiles;
 use super::mountinfo;
 use super::proc::Proc;
-use super::session_memfd::{Identity, Memfds, SessionImage};
+use super::session_memfd::{Identity, Memfds, SessionImage, is_session_memfd};
 use super::smaps::{self, Mapping};
 use super::summary::{Report, Subject};
 use crate::backing::{Backing, FileIdentity};
@@ -31,6 +31,8 @@ const RAMFS_MAGIC: u32 = 0x8584_58f6;
 #[derive(Debug, Default)]
 pub struct Observer {
     images: HashMap<ImageKey, OpenImage>,
+    /// The device of the view, by the root directories of processes.
+    views: HashMap<(u64, u64), Option<(u32, u32)>>,
 }
 
 /// An image, and the files in it.
@@ -56,6 +58,8 @@ pub(super) struct Known<'a> {
     pub(super) image: Option<(SessionImage, MappedFile)>,
     /// The session memfds that each process of the machine uses.
     pub(super) memfds: Option<&'a [Vec<Identity>]>,
+    /// Files that were opened for other processes.
+    pub(super) files: Option<&'a HashMap<FileKey, MappedFile>>,
 }
 
 /// A process that was looked at.
@@ -67,6 +71,8 @@ pub(super) struct Observed {
     pub(super) memfds: Memfds,
     files: HashMap<FileKey, MappedFile>,
     pub(super) report: Report,
+    /// The device of the view that it has as its root.
+    pub(super) view: Option<(u32, u32)>,
 }
 
 /// Device and inode, as smaps shows them.
@@ -95,14 +101,16 @@ impl Observer {
     /// If there is no such process, it has no memory (a zombie, a kernel thread), it belongs to somebody else, or the
     /// kernel has no smaps.
     pub fn observe(&mut self, pid: u32) -> Result<Report> {
-        let known = Known {
-            view: served_view(&Proc::open(pid)?),
-            ..Known::default()
-        };
-        Ok(self.look(pid, &known)?.report)
+        Ok(self.look_in_view(pid, Known::default())?.report)
     }
 
     /// The same, with what the report is made of.
+    pub(super) fn look_in_view(&mut self, pid: u32, known: Known<'_>) -> Result<Observed> {
+        let view = self.served_view(&Proc::open(pid)?);
+        self.look(pid, &Known { view, ..known })
+    }
+
+    /// The same, of a process whose view is known.
     pub(super) fn look(&mut self, pid: u32, known: &Known<'_>) -> Result<Observed> {
         let proc = Proc::open(pid)?;
         let status = proc.status()?;
@@ -111,7 +119,7 @@ impl Observer {
         if mappings.is_empty() {
             return Err(proc.fail("smaps", Errno::SRCH.into()));
         }
-        let memfds = Memfds::of(&proc);
+        let memfds = Memfds::among(&proc, &mappings);
         let session_image = match &known.image {
             None => memfds.image(&proc),
             Some(_) => None,
@@ -150,6 +158,7 @@ impl Observer {
             memfds,
             files,
             report,
+            view: known.view,
         })
     }
 
@@ -180,7 +189,14 @@ impl Observer {
                 }
             };
         }
+        let opened = known
+            .files
+            .and_then(|files| files.get(&(mapping.device, mapping.inode)));
+        if let Some(file) = opened {
+            return Some(file.clone());
+        }
         let err = match proc.open_mapped(mapping) {
+            Ok(file) if is_session_memfd(mapping) => return Some(storage(&file)),
             Ok(file) => return Some(self.describe(&file, &path, notes)),
             Err(err) => err,
         };
@@ -295,6 +311,23 @@ impl Observer {
         Some(known.clone())
     }
 
+    /// The device of the view that a process has as its root directory. The kernel takes long to print mountinfo: once
+    /// for all processes that have the same root.
+    pub(super) fn served_view(&mut self, proc: &Proc) -> Option<(u32, u32)> {
+        let view = || {
+            let mountinfo = proc.read("mountinfo").unwrap_or_default();
+            let root = mountinfo::root(&mountinfo)?;
+            (root.is_image() && root.is_served()).then_some(root.device)
+        };
+        match rustix::fs::statat(&proc.dir, "root", AtFlags::empty()) {
+            Ok(root) => *self
+                .views
+                .entry((root.st_dev, root.st_ino))
+                .or_insert_with(view),
+            Err(_) => view(),
+        }
+    }
+
     /// All images that were seen.
     pub(super) fn images(&self) -> impl Iterator<Item = &OpenImage> {
         self.images.values()
@@ -305,13 +338,6 @@ impl Observer {
         let mut images = self.images.values();
         images.find(|image| Arc::ptr_eq(&image.files, files))
     }
-}
-
-/// The device of the view that a process has as its root directory.
-pub(super) fn served_view(proc: &Proc) -> Option<(u32, u32)> {
-    let mountinfo = proc.read("mountinfo").unwrap_or_default();
-    let root = mountinfo::root(&mountinfo).filter(|root| root.is_image() && root.is_served());
-    root.map(|root| root.device)
 }
 
 fn is_regular(file: &OwnedFd) -> bool {
@@ -337,8 +363,11 @@ fn storage(file: &OwnedFd) -> MappedFile {
 
 /// Major and minor version of the running kernel; 0, 0 if it is not told.
 fn kernel_version() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release
+    let system = rustix::system::uname();
+    let mut numbers = system
+        .release()
+        .to_str()
+        .unwrap_or_default()
         .split(|c: char| !c.is_ascii_digit())
         .map(|digits| digits.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))

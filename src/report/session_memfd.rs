@@ -15,10 +15,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 
-use super::classify::SESSION_MEMFD;
 use super::proc::{Proc, processes};
-use super::smaps::Mapping;
+use super::smaps::{self, Mapping};
 use crate::cramfs::show_name;
+use crate::session::MEMFD_PREFIX;
 use crate::sys::wire::{self, ImageMap};
 
 /// `PATH_MAX`: no path in the record is longer, its NUL counted.
@@ -94,8 +94,16 @@ pub(super) struct Memfds(BTreeMap<Identity, Memfd>);
 impl Memfds {
     /// Looks at a process. What may not be seen is not there.
     pub(super) fn of(proc: &Proc) -> Self {
+        let maps = proc.read("maps").unwrap_or_default();
+        Self::among(proc, &smaps::parse_maps(&maps).collect::<Vec<_>>())
+    }
+
+    /// The same, for one whose mappings are known.
+    pub(super) fn among(proc: &Proc, mappings: &[Mapping]) -> Self {
         let mut all: BTreeMap<_, _> = Memfd::open(proc, "exe").into_iter().collect();
-        for (fd, stat) in proc.descriptors() {
+        // A single program has no other.
+        let descriptors = all.is_empty().then(|| proc.descriptors());
+        for (fd, stat) in descriptors.into_iter().flatten() {
             if stat.is_file()
                 && stat.nlink() == 0
                 && let Some((key, memfd)) = Memfd::open(proc, &format!("fd/{fd}"))
@@ -104,13 +112,12 @@ impl Memfds {
                 all.entry(key).or_insert(Memfd { is_used, ..memfd });
             }
         }
-        let maps = proc.read("maps").unwrap_or_default();
-        for (key, range, name) in mapped(&maps) {
-            let memfd = all.entry(key).or_insert_with(|| {
-                let opened = Memfd::open(proc, &format!("map_files/{range}"));
-                opened.map_or_else(
+        for mapping in mappings.iter().filter(|mapping| is_session_memfd(mapping)) {
+            let memfd = all.entry(key(mapping)).or_insert_with(|| {
+                let range = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
+                Memfd::open(proc, &range).map_or_else(
                     || Memfd {
-                        name,
+                        name: session_name(&mapping.path).unwrap_or_default(),
                         is_used: true,
                         file: None,
                         allocated_bytes: None,
@@ -171,37 +178,37 @@ pub(super) fn uses(pid: u32, memfds: &[Identity]) -> bool {
         return true;
     }
     let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-    mapped(&maps).any(|(key, ..)| memfds.contains(&key))
+    smaps::parse_maps(&maps)
+        .any(|mapping| is_session_memfd(&mapping) && memfds.contains(&key(&mapping)))
 }
 
-/// Those that a process executes or maps, whose maps are `maps`, as in [`Memfds::used`].
-pub(super) fn used(proc: &Proc, maps: &[u8]) -> Vec<Identity> {
+/// Those that a process executes or maps, as in [`Memfds::used`].
+pub(super) fn used(proc: &Proc, mappings: &[Mapping]) -> Vec<Identity> {
     let exe = Memfd::open(proc, "exe").map(|(key, _)| key);
-    let mapped = mapped(maps).map(|(key, ..)| key);
-    exe.into_iter().chain(mapped).collect()
+    let mapped = mappings.iter().filter(|mapping| is_session_memfd(mapping));
+    exe.into_iter().chain(mapped.map(key)).collect()
 }
 
-/// The session memfds in the text of /proc/PID/maps: which, where (as map_files calls it) and their names.
-fn mapped(maps: &[u8]) -> impl Iterator<Item = (Identity, &str, String)> {
-    maps.split(|&byte| byte == b'\n').filter_map(|line| {
-        let path_at = line.iter().position(|&byte| byte == b'/')?;
-        let (numbers, path) = line.split_at(path_at);
-        let name = session_name(path)?;
-        let mut fields = std::str::from_utf8(numbers).ok()?.split_whitespace();
-        let range = fields.next()?;
-        let (major, minor) = fields.nth(2)?.split_once(':')?;
-        let hex = |number| u32::from_str_radix(number, 16).ok();
-        let device = (hex(major)?, hex(minor)?);
-        Some(((device, fields.next()?.parse().ok()?), range, name))
-    })
+pub(super) fn is_session_memfd(mapping: &Mapping) -> bool {
+    mapping.inode != 0 && named_for(&mapping.path).is_some()
 }
 
-/// The name of a session memfd, by the path that /proc shows.
+fn key(mapping: &Mapping) -> Identity {
+    (mapping.device, mapping.inode)
+}
+
+/// What a session memfd is named for, by the path that /proc shows: the program that was launched, or what it is to a whole
+/// session.
+pub(super) fn named_for(path: &[u8]) -> Option<&[u8]> {
+    let name = path
+        .strip_prefix(b"/memfd:")?
+        .strip_prefix(MEMFD_PREFIX.as_bytes())?;
+    Some(name.strip_suffix(b" (deleted)").unwrap_or(name))
+}
+
+/// Its name.
 fn session_name(path: &[u8]) -> Option<String> {
-    let name = path.strip_prefix(b"/memfd:")?;
-    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
-    name.starts_with(SESSION_MEMFD.as_bytes())
-        .then(|| show_name(name))
+    named_for(path).map(|what| format!("{MEMFD_PREFIX}{}", show_name(what)))
 }
 
 /// The image that a process was started from, by its record.
@@ -299,14 +306,16 @@ mod tests {
 7f8000031000-7f8000041000 r-xp 00000000 00:1f 7    /memfd:other (deleted)\n\
 7f8000051000-7f8000061000 r-xp 00000000 00:01 8    /memfd:xip-run:/bin/a b (deleted)\n\
 7ffeb1065000-7ffeb1086000 rw-p 00000000 00:00 0    [stack]";
-        let found: Vec<_> = mapped(maps).collect();
-        let session = "7f8000000000-7f8000021000";
-        let launch = "7f8000051000-7f8000061000";
+        let mappings = smaps::parse_maps(maps).filter(is_session_memfd);
+        let found: Vec<_> = mappings
+            .map(|mapping| (key(&mapping), session_name(&mapping.path)))
+            .collect();
+        let name = |name: &str| Some(name.to_owned());
         assert_eq!(
             found,
             [
-                (((0, 1), 125_193), session, "xip-run:session".to_owned()),
-                (((0, 1), 8), launch, "xip-run:/bin/a b".to_owned())
+                (((0, 1), 125_193), name("xip-run:session")),
+                (((0, 1), 8), name("xip-run:/bin/a b"))
             ]
         );
     }

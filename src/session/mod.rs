@@ -20,8 +20,7 @@ pub use lack::{require_exe, require_filter};
 pub use launch::{Launch, launch};
 pub use memfd::MEMFD_PREFIX;
 pub use whole::{
-    Begin, ImageDescriptor, begin, has_direct_pages, is_script_or_elsewhere, require_interpreter,
-    require_no_session,
+    Begin, ImageDescriptor, begin, has_direct_pages, require_no_session, require_program,
 };
 
 use crate::backing::{Backing, Kind, NoCow};

@@ -20,9 +20,11 @@ use super::filter::{self, filter};
 use super::index::Index;
 use super::memfd::{self, R, Segment, W, X};
 use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
+use crate::access;
 use crate::backing::{Backing, FileIdentity, NoCow};
 use crate::cramfs::{Image, show_path};
 use crate::error::{Error, Kind, Result};
+use crate::plan::LaunchPlan;
 use crate::sys::{self, wire};
 use crate::units::PageSize;
 
@@ -76,19 +78,14 @@ impl ImageDescriptor {
             Error::failed(format!("{}: open again: {err}", path.display()))
         };
         let stat = rustix::fs::fstat(backing).map_err(fail)?;
+        let for_all = stat.st_mode & Mode::ROTH.as_raw_mode() != 0;
         // /dev/mem is all of the machine: a service that gives up its rights must not carry it along.
-        if stat.st_mode & Mode::ROTH.as_raw_mode() != 0 && !backing.kind().is_device() {
-            let fd = rustix::io::fcntl_dupfd_cloexec(backing, 0).map_err(fail)?;
-            return Ok(Self {
-                fd,
-                reopen: false,
-                map,
-                identity: backing.identity(),
-                name: backing.name().to_owned(),
-            });
-        }
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
+        let reopen = backing.kind().is_device() || !for_all;
+        let fd = match reopen {
+            true => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()),
+            false => rustix::io::fcntl_dupfd_cloexec(backing, 0),
+        };
+        let fd = fd.map_err(fail)?;
         let again = rustix::fs::fstat(&fd).map_err(fail)?;
         if (again.st_dev, again.st_ino) != (stat.st_dev, stat.st_ino) {
             return Err(Error::failed(format!(
@@ -98,7 +95,7 @@ impl ImageDescriptor {
         }
         Ok(Self {
             fd,
-            reopen: true,
+            reopen,
             map,
             identity: backing.identity(),
             name: backing.name().to_owned(),
@@ -106,8 +103,24 @@ impl ImageDescriptor {
     }
 }
 
+/// Can the session's first program be executed, as far as can be known? `path` is of the root directory that the caller has
+/// by now, `plan` what was found of it in the image.
+///
+/// # Errors
+/// What is wrong, with what stands in the way: the stub could only give a number.
+pub fn require_program(path: &[u8], plan: Result<LaunchPlan>) -> Result<()> {
+    // The plan knows best what is wrong with a program of the image; of others it knows nothing.
+    if let Err(err) = plan
+        && !is_script_or_elsewhere(path)
+    {
+        return Err(err);
+    }
+    access::require_executable_here(path)?;
+    require_interpreter(path)
+}
+
 /// Is the file at a path, in the root directory that the caller has by now, a script, or no file of the image?
-pub fn is_script_or_elsewhere(path: &[u8]) -> bool {
+fn is_script_or_elsewhere(path: &[u8]) -> bool {
     let dev_of_view = rustix::fs::stat("/").map(|stat| stat.st_dev);
     match rustix::fs::stat(path).map(|stat| stat.st_dev) {
         // Who may not see it is not told where it is either.
@@ -127,7 +140,7 @@ pub fn is_script_or_elsewhere(path: &[u8]) -> bool {
 ///
 /// # Errors
 /// [`Kind::NotFound`] that names it.
-pub fn require_interpreter(path: &[u8]) -> Result<()> {
+fn require_interpreter(path: &[u8]) -> Result<()> {
     let mut head = [0; 256];
     let read = File::open(OsStr::from_bytes(path)).and_then(|file| file.read_at(&mut head, 0));
     // What was not read is zero, and ends the line.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Comparison, Trial, Way};
+use super::figures::{Change, FIGURES, Of};
+use super::{Comparison, Way};
 use crate::error::{Error, Result};
 
 /// A figure, then and now.
@@ -13,7 +14,7 @@ pub struct Difference {
     /// Of which way.
     pub way: Way,
     /// What it is.
-    pub what: &'static str,
+    pub what: String,
     /// In the baseline, bytes.
     pub before_bytes: u64,
     /// Now, bytes.
@@ -35,22 +36,6 @@ impl fmt::Display for Difference {
         write!(f, "{name:43} {before:>9} {now:>9} {more:>+9}{verdict}")
     }
 }
-
-/// What it is, and where it is found.
-type Figure = (&'static str, fn(&Trial) -> u64);
-
-/// Figures that a change must not make larger: RAM, but no page cache of files, which is larger or smaller by what the
-/// kernel has read ahead.
-const HELD: [Figure; 4] = [
-    ("each instance: anonymous", |trial| {
-        trial.ram.anonymous_bytes / trial.processes.max(1)
-    }),
-    ("each instance: RAM of its own", |trial| {
-        trial.instance_bytes
-    }),
-    ("all: RAM of their own", |trial| trial.own_bytes),
-    ("all: other page cache", |trial| trial.ram.other_cache_bytes),
-];
 
 /// What has changed since `before`. More than `tolerance_bytes` for an instance, or so much for each instance in what is of
 /// all of them, is beyond it; the other page cache is shown and never beyond.
@@ -76,20 +61,23 @@ pub fn against(
         let Some(old) = before.trial(trial.way) else {
             continue;
         };
-        for (what, of) in HELD {
-            let (before_bytes, now_bytes) = (of(old), of(trial));
-            let instances = if what.starts_with("all") {
-                now.instances
-            } else {
-                1
-            };
-            let limit = tolerance_bytes.saturating_mul(instances);
+        for figure in FIGURES
+            .iter()
+            .filter(|figure| figure.change != Change::Unsaid)
+        {
+            let before_bytes = figure.bytes(old, before.instances);
+            let now_bytes = figure.bytes(trial, now.instances);
+            let limit = tolerance_bytes.saturating_mul(match figure.of {
+                Of::Each => 1,
+                Of::All => now.instances,
+            });
             differences.push(Difference {
                 way: trial.way,
-                what,
+                what: figure.name(),
                 before_bytes,
                 now_bytes,
-                beyond: !what.contains("cache") && now_bytes > before_bytes.saturating_add(limit),
+                beyond: figure.change == Change::Held
+                    && now_bytes > before_bytes.saturating_add(limit),
             });
         }
     }

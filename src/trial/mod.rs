@@ -3,6 +3,7 @@
 //! [`run()`] starts and measures, [`Comparison`] is what was found; a saved one is what later ones are held [`against`].
 
 mod against;
+mod figures;
 mod run;
 mod text;
 

@@ -17,7 +17,7 @@ use crate::cramfs::{Image, InodeKind, compressed_bytes, show_name};
 use crate::error::{Error, Result};
 use crate::extent;
 use crate::report::files::File;
-use crate::report::{Group, Observer};
+use crate::report::{Group, Observer, processes};
 use crate::view::SERVER_NAME;
 
 /// How long processes may take to come to rest.
@@ -260,12 +260,8 @@ struct Process {
 
 /// All processes with their groups.
 fn process_groups() -> Vec<Process> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            process(pid, &std::fs::read(entry.path().join("stat")).ok()?)
-        })
+    processes()
+        .filter_map(|pid| process(pid, &std::fs::read(format!("/proc/{pid}/stat")).ok()?))
         .collect()
 }
 

@@ -2,46 +2,9 @@
 
 use std::fmt;
 
-use super::{Comparison, Trial};
+use super::Comparison;
+use super::figures::FIGURES;
 use crate::report::table::{Cell, Head, Table};
-
-/// A line of the table: what it is called, and what stands in it.
-type Line = (&'static str, fn(&Trial, u64) -> u64);
-
-const LINES: [Line; 12] = [
-    ("each instance: anonymous", |trial, n| {
-        trial.ram.anonymous_bytes / n
-    }),
-    ("each instance: page tables", |trial, n| {
-        trial.ram.page_table_bytes / n
-    }),
-    ("each instance: session memfd (stub, copies)", |trial, n| {
-        trial.ram.stub_bytes / n
-    }),
-    ("each instance: server of the view", |trial, n| {
-        trial.ram.server_bytes / n
-    }),
-    ("each instance: RAM of its own", |trial, _| {
-        trial.instance_bytes
-    }),
-    ("all: RAM of their own", |trial, _| trial.own_bytes),
-    ("all: in place, flash: mapped", |trial, _| {
-        trial.ram.flash_bytes
-    }),
-    ("all: in place, page cache: mapped", |trial, _| {
-        trial.ram.image_cache_mapped_bytes
-    }),
-    ("all: in place, page cache: touched", |trial, _| {
-        trial.ram.image_cache_bytes
-    }),
-    ("all: other page cache: touched", |trial, _| {
-        trial.ram.other_cache_bytes
-    }),
-    ("all: RAM", |trial, _| trial.total_bytes),
-    ("all: RAM if the image is in flash", |trial, _| {
-        trial.if_in_flash_bytes
-    }),
-];
 
 impl Comparison {
     /// The ways side by side.
@@ -49,18 +12,16 @@ impl Comparison {
         let head = |title, name| Head { title, name };
         let mut heads = vec![head("KiB", "")];
         heads.extend(self.trials.iter().map(|trial| head(trial.way.head(), "")));
-        let rows = LINES.iter().filter_map(|(name, of)| {
-            let figures: Vec<u64> = self
-                .trials
-                .iter()
-                .map(|trial| of(trial, self.instances.max(1)))
+        let rows = FIGURES.iter().filter_map(|figure| {
+            let trials = self.trials.iter();
+            let bytes: Vec<u64> = trials
+                .map(|trial| figure.bytes(trial, self.instances))
                 .collect();
-            let is_rare = name.contains("server") || name.contains("flash: mapped");
-            if is_rare && figures.iter().all(|&bytes| bytes == 0) {
+            if figure.rare && bytes.iter().all(|&bytes| bytes == 0) {
                 return None;
             }
-            let mut row = vec![Cell::Text((*name).to_owned())];
-            row.extend(figures.into_iter().map(Cell::Bytes));
+            let mut row = vec![Cell::Text(figure.name())];
+            row.extend(bytes.into_iter().map(Cell::Bytes));
             Some(row)
         });
         Table {

@@ -269,7 +269,9 @@ fn start_server(
             // Whatever it is, there is nobody to tell, and the kernel tells the session: ENOTCONN.
             sys::retire_arena();
             let mut server = Server::new(image.clone());
-            let page = PageSize::of_running_kernel().filter(|_| trace.is_some());
+            let page = PageSize::of_running_kernel()
+                .ok()
+                .filter(|_| trace.is_some());
             if let Some(page) = page {
                 server = server.recording(page);
             }

@@ -5,11 +5,12 @@ use std::io::{self, ErrorKind};
 
 use super::{Heat, Machine};
 use crate::error::Result;
+use crate::report::classify::MappedFile;
 use crate::report::files::{FileSums, Seen};
 use crate::report::memory;
 use crate::report::pages::View;
 use crate::report::proc::{Proc, processes};
-use crate::report::process::{FileKey, Known, Observer, OpenImage, served_view};
+use crate::report::process::{FileKey, Known, Observer, OpenImage};
 use crate::report::session::{cost, see};
 use crate::report::session_memfd::{self, Identity};
 use crate::report::smaps::{self, Mapping};
@@ -28,14 +29,18 @@ struct Scan {
     /// Processes that may not be looked at.
     hidden: usize,
     /// May the mapping of such a file be in place?
-    files: HashMap<FileKey, bool>,
+    in_place: HashMap<FileKey, bool>,
+    /// What was opened to find that out.
+    files: HashMap<FileKey, MappedFile>,
 }
 
 /// A process that was looked at.
 struct Looked {
     seen: Seen,
-    /// The device of its view, and the image if that is known.
-    view: Option<((u32, u32), Option<OpenImage>)>,
+    /// The device of the view that it has as its root.
+    view: Option<(u32, u32)>,
+    /// Its image, if that is known.
+    image: Option<OpenImage>,
 }
 
 impl Observer {
@@ -77,14 +82,10 @@ impl Observer {
             ));
         }
         if files {
-            machine.files = PageSize::of_running_kernel().map(|page| {
+            machine.files = PageSize::of_running_kernel().ok().map(|page| {
                 let mut sums = FileSums::new(page);
                 for looked in &seen {
-                    let view = looked.view.as_ref().map(|(device, image)| View {
-                        device: *device,
-                        image: image.as_ref(),
-                    });
-                    sums.add(&looked.seen, view.as_ref());
+                    sums.add(&looked.seen, View::new(looked.view, looked.image.as_ref()));
                 }
                 machine.heat = self.heat(&sums, page);
                 sums.rows()
@@ -121,38 +122,38 @@ impl Observer {
             return Ok(());
         };
         let maps = proc.read_raw("maps")?;
-        let memfds = session_memfd::used(&proc, &maps);
+        let mappings: Vec<Mapping> = smaps::parse_maps(&maps).collect();
+        let memfds = session_memfd::used(&proc, &mappings);
         let is_ours = !memfds.is_empty();
         scan.memfds.push(memfds);
         if proc.read_raw("comm")?.trim_ascii_end() == SERVER_NAME.as_bytes() {
             scan.servers.push(pid);
             return Ok(());
         }
-        if is_ours || self.maps_in_place(&proc, &maps, scan) {
+        if is_ours || self.maps_in_place(&proc, &mappings, scan) {
             scan.candidates.push(pid);
         }
         Ok(())
     }
 
-    fn maps_in_place(&mut self, proc: &Proc, maps: &[u8], scan: &mut Scan) -> bool {
-        let mut view = None;
-        smaps::parse_maps(maps).any(|mapping| {
+    fn maps_in_place(&mut self, proc: &Proc, mappings: &[Mapping], scan: &mut Scan) -> bool {
+        mappings.iter().any(|mapping| {
             if mapping.inode == 0 && !mapping.path.starts_with(b"/") {
                 return false;
             }
             let key = (mapping.device, mapping.inode);
-            if let Some(&known) = scan.files.get(&key) {
+            if let Some(&known) = scan.in_place.get(&key) {
                 return known;
             }
             // Opening a file of a view costs its server.
-            let view = *view.get_or_insert_with(|| served_view(proc));
-            let can_be = view != Some(mapping.device) && self.can_be_in_place(proc, &mapping);
-            scan.files.insert(key, can_be);
+            let can_be = self.served_view(proc) != Some(mapping.device)
+                && self.can_be_in_place(proc, mapping, scan);
+            scan.in_place.insert(key, can_be);
             can_be
         })
     }
 
-    fn can_be_in_place(&mut self, proc: &Proc, mapping: &Mapping) -> bool {
+    fn can_be_in_place(&mut self, proc: &Proc, mapping: &Mapping, scan: &mut Scan) -> bool {
         let path = mapping.path.as_slice();
         let in_ram = [&b"/dev/zero"[..], b"/dev/shm/", b"/memfd:", b"/SYSV"];
         if in_ram.iter().any(|start| path.starts_with(start)) {
@@ -168,28 +169,29 @@ impl Observer {
         let by_kernel = rustix::fs::fstatfs(&file)
             .is_ok_and(|fs| fs.f_type as u32 == crate::cramfs::format::MAGIC);
         let file = self.describe(&file, "", &mut Vec::new());
-        by_kernel || file.is_image || file.dax
+        let can_be = by_kernel || file.is_image || file.dax;
+        scan.files.insert((mapping.device, mapping.inode), file);
+        can_be
     }
 
     /// Looks at a process; with `pages` at every page of files that it maps.
     fn look_in(&mut self, pid: u32, scan: &Scan, pages: bool) -> Result<Looked> {
-        let device = served_view(&Proc::open(pid)?);
         let known = Known {
-            view: device,
             memfds: Some(&scan.memfds),
+            files: Some(&scan.files),
             ..Known::default()
         };
-        let observed = self.look(pid, &known)?;
-        if !pages {
-            return Ok(Looked {
-                seen: Seen::unseen(observed.report),
-                view: None,
-            });
-        }
-        let view = device.map(|device| (device, self.image_of_view(&observed.proc)));
+        let observed = self.look_in_view(pid, known)?;
         Ok(Looked {
-            seen: see(&observed)?,
-            view,
+            view: observed.view,
+            image: match pages {
+                true => self.image_of_view(&observed),
+                false => None,
+            },
+            seen: match pages {
+                true => see(&observed)?,
+                false => Seen::unseen(observed.report),
+            },
         })
     }
 }

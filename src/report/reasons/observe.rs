@@ -13,14 +13,14 @@ use super::{Reason, Reasons, Run};
 use crate::backing::Backing;
 use crate::cramfs::show_name;
 use crate::elf::ElfFile;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::index::FileIndex;
 use crate::report::classify::Class;
 use crate::report::files::SeenMapping;
 use crate::report::pagemap::{PageRun, PageState};
 use crate::report::pages::{Finder, Key, Place, Stretch, View, Why};
-use crate::report::proc::Proc;
-use crate::report::process::{Known, Observed, Observer, OpenImage, served_view};
+use crate::report::process::{Known, Observed, Observer, OpenImage};
+use crate::report::session_memfd::named_for;
 use crate::report::smaps::Mapping;
 use crate::report::summary::{Part, Row};
 use crate::units::PageSize;
@@ -31,26 +31,13 @@ impl Observer {
     /// # Errors
     /// As [`Observer::observe`].
     pub fn observe_reasons(&mut self, pid: u32) -> Result<Reasons> {
-        let page = PageSize::of_running_kernel()
-            .ok_or_else(|| Error::lacking("this kernel's page size is not 4, 16 or 64 KiB"))?;
-        let device = served_view(&Proc::open(pid)?);
-        let known = Known {
-            view: device,
-            ..Known::default()
-        };
-        let observed = self.look(pid, &known)?;
-        let image = device.and_then(|_| self.image_of_view(&observed.proc));
+        let page = PageSize::of_running_kernel()?;
+        let observed = self.look_in_view(pid, Known::default())?;
+        let image = self.image_of_view(&observed);
         self.launched_from(&observed);
         let images: Vec<OpenImage> = self.images().cloned().collect();
         let mut finder = Finder::new(page);
-        finder.enter(
-            device
-                .map(|device| View {
-                    device,
-                    image: image.as_ref(),
-                })
-                .as_ref(),
-        );
+        finder.enter(View::new(observed.view, image.as_ref()));
         let mut looker = Looker {
             page,
             observed: &observed,
@@ -255,12 +242,8 @@ impl Looker<'_> {
 fn program_of(row: &Row) -> Option<String> {
     row.program.clone().or_else(|| {
         let path = Some(row.path.as_str()).filter(|_| row.class == Class::CopiedPages)?;
-        let launched = path.strip_prefix("/memfd:")?;
-        Some(
-            launched
-                .strip_prefix(crate::session::MEMFD_PREFIX)?
-                .to_owned(),
-        )
+        let launched = std::str::from_utf8(named_for(path.as_bytes())?).ok()?;
+        Some(launched.to_owned())
     })
 }
 

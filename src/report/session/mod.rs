@@ -144,7 +144,7 @@ impl Session {
         let mut processes = Vec::new();
         for process in seen {
             let report = &process.report;
-            let files = sums.add(process, Some(&view));
+            let files = sums.add(process, Some(view));
             totals.anonymous_bytes += process
                 .anonymous_share_bytes
                 .unwrap_or(report.totals.anonymous_bytes);

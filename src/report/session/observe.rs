@@ -40,8 +40,7 @@ impl Observer {
         pid: u32,
         image: Option<&Path>,
     ) -> Result<(Session, Vec<Error>)> {
-        let page = PageSize::of_running_kernel()
-            .ok_or_else(|| Error::failed("this kernel's page size is not 4, 16 or 64 KiB"))?;
+        let page = PageSize::of_running_kernel()?;
         let named = Proc::open(pid)?;
         let view = root_view(&named)?;
         let mut notes = Vec::new();
@@ -62,7 +61,8 @@ impl Observer {
             false => None,
         };
         let mut members = pids.iter().filter_map(|&pid| Proc::open(pid).ok());
-        let found = members.find_map(|member| self.image_of_session(&member, &mut notes));
+        let found = members
+            .find_map(|member| self.image_of_session(&member, &Memfds::of(&member), &mut notes));
         let found = match image {
             Some(path) => Some(self.named_image(path, found.as_ref(), &mut notes)?),
             None => found,
@@ -134,14 +134,20 @@ impl Observer {
     }
 
     /// The image of the view that is a process's root directory.
-    pub(in crate::report) fn image_of_view(&mut self, member: &Proc) -> Option<OpenImage> {
-        let found = self.image_of_session(member, &mut Vec::new())?;
+    pub(in crate::report) fn image_of_view(&mut self, member: &Observed) -> Option<OpenImage> {
+        member.view?;
+        let found = self.image_of_session(&member.proc, &member.memfds, &mut Vec::new())?;
         Some(found.open)
     }
 
     /// The image that a process of the session has as a descriptor, or was started from.
-    fn image_of_session(&mut self, member: &Proc, notes: &mut Vec<String>) -> Option<Found> {
-        let image = Memfds::of(member).image(member)?;
+    fn image_of_session(
+        &mut self,
+        member: &Proc,
+        memfds: &Memfds,
+        notes: &mut Vec<String>,
+    ) -> Option<Found> {
+        let image = memfds.image(member)?;
         let fd = image.file.as_ref()?;
         let shown = show_name(&image.path);
         let (open, mapped) = match &image.device {
