@@ -3,33 +3,24 @@
 //!
 //! `tests/rigs/run NAME-init` fetches what is needed and runs one. What the machine said is kept in target/tmp/rigs/logs.
 
-#[path = "rigs/board.rs"]
-mod board;
+#[path = "rigs/mod.rs"]
+mod boards;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "common/launch.rs"]
 mod launch;
-#[path = "rigs/machine.rs"]
-mod machine;
-#[path = "rigs/newc.rs"]
-mod newc;
-#[path = "rigs/possible.rs"]
-mod possible;
 #[path = "common/release.rs"]
 mod release;
-#[path = "rigs/rig.rs"]
-mod rig;
-#[path = "rigs/system.rs"]
-mod system;
 
 use std::fs;
 use std::path::PathBuf;
 
-use board::Board;
-use machine::Machine;
-use possible::{cache, possible};
-use rig::Rig;
-use system::System;
+use boards::board::Board;
+use boards::machine::Machine;
+use boards::possible::{cache, possible};
+use boards::rig::Rig;
+use boards::system::System;
+use boards::{board, machine, rig};
 
 /// Memory of a machine, unless its rig has its own.
 const MEMORY_KIB: u64 = 512 << 10;

@@ -3,53 +3,19 @@
 mod common {
     pub mod launch;
     pub mod mounted;
+    pub mod pages;
     pub mod session;
 }
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use common::launch::{Stage, XIP_RUN, compile, have, have_cc, skip, text};
+use common::launch::{XIP_RUN, have, skip, text};
+use common::pages::{self, Waits};
 use common::session::{self, BUSYBOX, FIVE, PAGE, Waiting, bytes, kib_line, maps, xip_mem};
 use serde_json::Value;
 use xip_run::report::memory;
-
-/// A process that waits for the end of its input.
-struct Waits(Child);
-
-impl Waits {
-    /// Starts it; it says `ready`.
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "ready\n");
-        let waits = Self(child);
-        let stat = format!("/proc/{}/stat", waits.pid());
-        while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
-            std::thread::yield_now();
-        }
-        waits
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
 
 fn json(args: &[&str]) -> Value {
     let out = xip_mem(&[&["--json"], args].concat());
@@ -72,29 +38,11 @@ fn sum(pid: u32, field: &str) -> u64 {
     values.map(|kib| kib.parse::<u64>().unwrap() << 10).sum()
 }
 
-/// samples/pages.c, here and in an image.
-fn pages() -> Option<(Stage, PathBuf)> {
-    if !have_cc() {
-        return None;
-    }
-    let flags = [
-        "-nostdlib",
-        "-static",
-        "-no-pie",
-        "-ffreestanding",
-        "-fno-stack-protector",
-        "-O1",
-    ];
-    let program = compile("pages", &flags).unwrap();
-    let stage = Stage::new();
-    let path = stage.add_program(&program, "pages");
-    stage.build::<&str>(&[]);
-    Some((stage, path))
-}
-
 #[test]
 fn every_column_is_exact_to_the_page() {
-    let Some((stage, path)) = pages() else { return };
+    let Some((stage, path)) = pages::stage(&[]) else {
+        return;
+    };
     if !have("setarch") {
         return;
     }
@@ -181,7 +129,9 @@ fn every_column_is_exact_to_the_page() {
 
 #[test]
 fn a_native_process_is_not_there_and_one_in_place_is() {
-    let Some((stage, path)) = pages() else { return };
+    let Some((stage, path)) = pages::stage(&[]) else {
+        return;
+    };
     let native = Waits::start(Command::new(&path).args(["0", "0", "0"]));
     let in_place =
         [(), ()].map(|()| Waits::start(stage.xip_run().arg(&path).args(["16", "1", "1"])));

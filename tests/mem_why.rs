@@ -3,15 +3,16 @@
 mod common {
     pub mod launch;
     pub mod mounted;
+    pub mod pages;
     pub mod session;
 }
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use common::launch::{Stage, compile, have, have_cc, text};
+use common::launch::{have, have_cc, text};
+use common::pages::{self, Waits};
 use common::session::{self, BASH, FIVE, PAGE, Waiting, bytes, kib_line, xip_mem};
 use goblin::elf::Elf;
 use serde_json::Value;
@@ -56,58 +57,13 @@ fn private(sums: &BTreeMap<&str, u64>) -> u64 {
     PRIVATE.iter().filter_map(|reason| sums.get(reason)).sum()
 }
 
-/// A process that has said `ready`.
-struct Waits(Child);
-
-impl Waits {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "ready\n");
-        Self(child)
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-    }
-}
-
-fn pages(options: &[&str]) -> Option<(Stage, PathBuf)> {
-    if !have_cc() {
-        return None;
-    }
-    let flags = [
-        "-nostdlib",
-        "-static",
-        "-no-pie",
-        "-ffreestanding",
-        "-fno-stack-protector",
-        "-O1",
-    ];
-    let program = compile("pages", &flags).unwrap();
-    let stage = Stage::new();
-    let path = stage.add_program(&program, "pages");
-    stage.build(options);
-    Some((stage, path))
-}
-
 #[test]
 fn pages_that_a_program_writes_to_are_told_apart() {
-    let Some((stage, path)) = pages(&[]) else {
+    let Some((stage, path)) = pages::stage(&[]) else {
         return;
     };
     let process = Waits::start(stage.xip_run().arg(&path).args(["16", "5", "3"]));
-    let pid = process.0.id();
+    let pid = process.pid();
     let why = why(pid);
     let sums = sums(&why);
     assert_eq!(sums["written"], 5 * PAGE, "{sums:?}");
@@ -141,11 +97,11 @@ fn pages_that_a_program_writes_to_are_told_apart() {
 
 #[test]
 fn what_the_launcher_copied_has_the_reason_of_the_plan() {
-    let Some((stage, path)) = pages(&["--xip=none"]) else {
+    let Some((stage, path)) = pages::stage(&["--xip=none"]) else {
         return;
     };
     let process = Waits::start(stage.xip_run().arg(&path).args(["0", "0", "0"]));
-    let compressed = why(process.0.id());
+    let compressed = why(process.pid());
     let plan = stage.explain(&path);
     let mappings = plan["program"]["mappings"].as_array().unwrap();
     let copied = mappings
@@ -157,7 +113,7 @@ fn what_the_launcher_copied_has_the_reason_of_the_plan() {
     let by_reason = sums(&compressed);
     assert!(by_plan > 64 * PAGE, "{by_plan}");
     assert_eq!(by_reason["compressed"], by_plan, "{by_reason:?}");
-    let shown = text(&xip_mem(&["--why", "--summary", &process.0.id().to_string()]).stdout);
+    let shown = text(&xip_mem(&["--why", "--summary", &process.pid().to_string()]).stdout);
     assert!(
         shown.contains("rebuild with xip-image build --xip=auto"),
         "{shown}"
@@ -173,7 +129,7 @@ fn what_the_launcher_copied_has_the_reason_of_the_plan() {
             .arg(&path)
             .args(["0", "0", "0"]),
     );
-    assert!(sums(&why(process.0.id()))["asked"] >= 64 * PAGE);
+    assert!(sums(&why(process.pid()))["asked"] >= 64 * PAGE);
 }
 
 #[test]

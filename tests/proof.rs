@@ -1,24 +1,14 @@
 //! What it is all for, measured: the RAM of a system in an initramfs, in tmpfs, and in flash with xip-run as its first
 //! process; and the least RAM with which it works. `tests/rigs/run proof` prints the tables of the README.
 
-#[path = "rigs/board.rs"]
-mod board;
+#[path = "rigs/mod.rs"]
+mod boards;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "common/launch.rs"]
 mod launch;
-#[path = "rigs/machine.rs"]
-mod machine;
-#[path = "rigs/newc.rs"]
-mod newc;
-#[path = "rigs/possible.rs"]
-mod possible;
 #[path = "common/release.rs"]
 mod release;
-#[path = "rigs/rig.rs"]
-mod rig;
-#[path = "rigs/system.rs"]
-mod system;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -26,11 +16,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use board::Board;
-use machine::Machine;
-use possible::{cache, possible};
-use rig::Rig;
-use system::{System, copy, run};
+use boards::board::Board;
+use boards::machine::Machine;
+use boards::possible::{cache, possible};
+use boards::rig::Rig;
+use boards::system::{System, copy, run};
+use boards::{board, newc, rig};
 
 /// The rigs, and the figures of the kernel's own cramfs XIP on their architectures (Linux 6.1, tinyconfig, the same shell):
 /// the first shell, each further one, in KiB.

@@ -3,27 +3,20 @@
 //!
 //! `tests/rigs/run NAME` fetches what is needed and runs one. What the machine said is kept in target/tmp/rigs/logs.
 
+#[path = "rigs/mod.rs"]
+mod boards;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "common/launch.rs"]
 mod launch;
-#[path = "rigs/machine.rs"]
-mod machine;
-#[path = "rigs/newc.rs"]
-mod newc;
-#[path = "rigs/possible.rs"]
-mod possible;
 #[path = "common/release.rs"]
 mod release;
-#[path = "rigs/rig.rs"]
-mod rig;
-#[path = "rigs/system.rs"]
-mod system;
 
 use std::fs;
 
-use possible::{cache, possible};
-use rig::Rig;
+use boards::possible::{cache, possible};
+use boards::rig::Rig;
+use boards::{machine, rig, system};
 
 /// A test for each.
 macro_rules! rigs {

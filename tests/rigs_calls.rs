@@ -3,28 +3,20 @@
 //!
 //! `tests/rigs/run` runs these too.
 
+#[path = "rigs/mod.rs"]
+mod boards;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "common/launch.rs"]
 mod launch;
-#[path = "rigs/machine.rs"]
-mod machine;
-#[path = "rigs/newc.rs"]
-mod newc;
-#[path = "rigs/possible.rs"]
-mod possible;
 #[path = "common/release.rs"]
 mod release;
-#[path = "rigs/rig.rs"]
-mod rig;
 #[path = "common/session_limits.rs"]
 mod session_limits;
 #[path = "common/session_lines.rs"]
 mod session_lines;
 #[path = "common/stored.rs"]
 mod stored;
-#[path = "rigs/system.rs"]
-mod system;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -32,12 +24,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use boards::possible::{cache, possible};
+use boards::rig::Rig;
+use boards::system::System;
+use boards::{machine, newc, rig};
 use common::image_bytes;
 use launch::{compile_with, copy_program, have, interpreter, text};
-use possible::{cache, possible};
-use rig::Rig;
 use session_lines::{differences, limits_of};
-use system::System;
 
 /// Probes, and how many scenarios each has at least: what one machine has the time for. (Two are left out: a
 /// storm of signals leaves an emulated processor no time for anything else, and all arguments of mmap(2) take minutes.)

@@ -5,7 +5,7 @@
 //! (anonymous, page tables), descriptors, mappings and threads of the session's processes and of its server; its memfds and what
 //! they hold; its mounts; the processes in it. Every count must be the first round's, and the server's memory within 64 KiB.
 //!
-//! By default 10^4 execs; the long run, which takes about half an hour on two cores, prints a line for each 10^4:
+//! By default 10^4 execs; the long run, which takes twenty minutes on two cores, prints a line for each 10^4:
 //!
 //! ```sh
 //! XIP_SOAK=1000000 cargo test --test soak -- --nocapture

@@ -3,6 +3,7 @@
 mod common {
     pub mod launch;
     pub mod mounted;
+    pub mod pages;
 }
 
 use std::collections::BTreeSet;
@@ -10,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::launch::{Stage, XIP_RUN, compile, have_cc, run, text};
+use common::launch::{Stage, XIP_RUN, run, text};
 use common::mounted::can_mount;
+use common::pages;
 use goblin::elf::Elf;
 use xip_run::trace::Trace;
 
@@ -20,18 +22,10 @@ const PROGRAM: &str = "/bin/pages";
 
 /// samples/pages.c in an image, and the program here.
 fn stage(options: &[&str]) -> Option<(Stage, PathBuf)> {
-    if !have_cc() || !can_mount() {
+    if !can_mount() {
         return None;
     }
-    let flags = [
-        "-nostdlib",
-        "-static",
-        "-no-pie",
-        "-ffreestanding",
-        "-fno-stack-protector",
-        "-O1",
-    ];
-    let program = compile("pages", &flags).unwrap();
+    let program = pages::program()?;
     let stage = Stage::new();
     stage.add_at(&program, Path::new(PROGRAM));
     for dir in ["proc", "dev", "tmp"] {

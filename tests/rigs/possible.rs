@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::common;
-use super::launch::skip;
 use super::rig::Rig;
+use crate::common;
+use crate::launch::skip;
 
 /// Where tests/rigs/fetch puts what it fetches.
 pub fn cache() -> PathBuf {

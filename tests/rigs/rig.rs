@@ -26,7 +26,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::release::{self, Target};
+use crate::release::{self, Target};
 
 /// An architecture, by its names.
 pub struct Arch {

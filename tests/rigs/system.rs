@@ -230,7 +230,7 @@ fn make_filesystem(image: &Path, bytes: u64, dir: &Path) -> PathBuf {
     let files = dir.join("flash-files");
     fs::create_dir(&files).unwrap();
     copy(image, &files.join("rootfs.cramfs"));
-    run(super::common::tool("mkfs.ext4")
+    run(crate::common::tool("mkfs.ext4")
         .args(["-q", "-b", "4096", "-O", "^has_journal", "-d"])
         .args([&files, &path]));
     path

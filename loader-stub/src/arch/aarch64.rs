@@ -102,22 +102,29 @@ unsafe extern "C" fn _start() -> ! {
     )
 }
 
+/// The address of a symbol in this copy of the stub.
+macro_rules! address_of {
+    ($symbol:path) => {{
+        let at: usize;
+        // SAFETY: computes an address.
+        unsafe { asm!("adr {at}, {symbol}", at = out(reg) at, symbol = sym $symbol, options(nomem, nostack)) };
+        at
+    }};
+}
+
+unsafe extern "C" {
+    /// stub.ld: where the stub ends.
+    static xip_stub_end: u8;
+}
+
 /// Address of `_start`.
 pub fn start_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("adr {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack))
-    };
-    at
+    address_of!(_start)
 }
 
 /// How many bytes the stub has, from its base.
 pub fn stub_len() -> usize {
-    let end: usize;
-    // SAFETY: computes an address; the symbol is stub.ld's.
-    unsafe { asm!("adr {end}, xip_stub_end", end = out(reg) end, options(nomem, nostack)) };
-    end - super::stub_base()
+    address_of!(xip_stub_end) - super::stub_base()
 }
 
 /// A system call.
@@ -154,7 +161,7 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
     unsafe {
         asm!(
             "br x17",
-            in("x17") leave_address().wrapping_add(moved_by),
+            in("x17") address_of!(leave).wrapping_add(moved_by),
             in("x0") unmap,
             in("x1") len,
             in("x15") sp,
@@ -162,16 +169,6 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
             options(noreturn),
         )
     }
-}
-
-/// Address of this copy's `leave`.
-fn leave_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("adr {at}, {leave}", at = out(reg) at, leave = sym leave, options(nomem, nostack))
-    };
-    at
 }
 
 /// The last of the stub. Registers are zero at execve(2), but for x16, which the jump needs.
@@ -196,101 +193,27 @@ unsafe extern "C" fn leave() -> ! {
 #[repr(C)]
 pub struct Context {
     /// Flags, link; the alternate stack's start, flags and size.
-    head: [u64; 5],
+    pub(super) head: [u64; 5],
     /// The mask that sigreturn restores.
     pub sigmask: SigSet,
     unused: [u64; 16],
     fault_address: u64,
-    regs: [u64; 31],
-    sp: u64,
-    pc: u64,
+    /// x0 to x30, sp, pc.
+    pub(super) regs: [u64; 33],
 }
 
 const _: () = assert!(core::mem::offset_of!(Context, sigmask) == 40);
 const _: () = assert!(core::mem::offset_of!(Context, fault_address) == 176);
 
-impl Context {
-    /// The trapped call's number.
-    pub fn number(&self) -> usize {
-        self.regs[8] as u32 as usize
-    }
-
-    /// The trapped call's arguments.
-    pub fn args(&self) -> [usize; 6] {
-        let [a, b, c, d, e, f, ..] = self.regs;
-        [a, b, c, d, e, f].map(|reg| reg as usize)
-    }
-
-    /// What the call shall seem to have answered.
-    pub fn set_answer(&mut self, answer: usize) {
-        self.regs[0] = answer as u64;
-    }
-
-    /// The stack pointer of the interrupted code.
-    pub fn sp(&self) -> usize {
-        self.sp as usize
-    }
-
-    /// The alternate stack that there was: where it starts, and its size in bytes.
-    pub fn alternate_stack(&self) -> (usize, usize) {
-        (self.head[2] as usize, self.head[4] as usize)
-    }
-
-    /// How the trapped call ends.
-    pub fn way_back(&self) -> WayBack {
-        WayBack {
-            args: self.args(),
-            number: self.regs[8],
-            sp: self.sp,
-            pc: self.pc,
-        }
-    }
-
-    /// Has sigreturn go to where the trapped call is made, with one argument replaced, and whence it returns by the
-    /// [`WayBack`] at `sp`.
-    pub fn call_outside(&mut self, arg: usize, value: usize, sp: usize) {
-        self.regs[arg] = value as u64;
-        self.sp = sp as u64;
-        self.pc = outside_address() as u64;
-    }
-
-    /// Is this the trap by which `outside` returns? Has sigreturn return from there then: no register is free for a jump.
-    pub fn returns_from_outside(&mut self) -> bool {
-        if self.pc.wrapping_sub(outside_address() as u64) > OUTSIDE_BYTES {
-            return false;
-        }
-        // SAFETY: waits.rs put it there.
-        let way_back = unsafe { (self.sp as *const WayBack).read() };
-        for at in 1..6 {
-            self.regs[at] = way_back.args[at] as u64;
-        }
-        self.regs[8] = way_back.number;
-        self.sp = way_back.sp;
-        self.pc = way_back.pc;
-        true
-    }
-}
-
-/// The most that is used below the stack pointer.
-pub const RED_ZONE_BYTES: usize = 0;
-
-/// What is restored when a call that was made outside returns.
-#[repr(C)]
-pub struct WayBack {
-    args: [usize; 6],
-    number: u64,
-    sp: u64,
-    pc: u64,
-}
+/// Where in `regs` they are.
+pub(super) const ARGS: usize = 0;
+pub(super) const NUMBER: usize = 8;
+pub(super) const SP: usize = 31;
+pub(super) const PC: usize = 32;
 
 /// Address of `outside`.
-fn outside_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("adr {at}, {outside}", at = out(reg) at, outside = sym outside, options(nomem, nostack))
-    };
-    at
+pub(super) fn outside_address() -> usize {
+    address_of!(outside)
 }
 
 /// Makes a trapped call, all of whose registers are set, and returns by a trap: a call that the filter knows. Should another
@@ -309,7 +232,7 @@ unsafe extern "C" fn outside() -> ! {
 }
 
 /// How long that is.
-const OUTSIDE_BYTES: u64 = 20;
+pub(super) const OUTSIDE_BYTES: u64 = 20;
 
 /// The highest number that the kernel can be given to keep.
 pub const KEPT_MAX: usize = 63;
@@ -319,7 +242,7 @@ pub const KEPT_MAX: usize = 63;
 pub fn action_with(kept: usize, flags: usize) -> SigAction {
     const SA_RESTORER: usize = 0x0400_0000;
     SigAction {
-        handler: on_signal_address(),
+        handler: address_of!(on_signal),
         flags: flags | SA_RESTORER,
         restorer: kept,
         mask: SigSet::default(),
@@ -329,16 +252,6 @@ pub fn action_with(kept: usize, flags: usize) -> SigAction {
 /// What was passed to `action_with`.
 pub fn kept_of(action: &SigAction) -> usize {
     action.restorer
-}
-
-/// Address of `on_signal`.
-fn on_signal_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("adr {at}, {on_signal}", at = out(reg) at, on_signal = sym on_signal, options(nomem, nostack))
-    };
-    at
 }
 
 unsafe extern "C" {

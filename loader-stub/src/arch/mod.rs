@@ -6,6 +6,11 @@
 #[cfg_attr(target_arch = "riscv64", path = "riscv64.rs")]
 mod this;
 
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+mod registers;
+
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+pub use registers::{RED_ZONE_BYTES, WayBack};
 pub use this::*;
 
 /// Where this copy of the stub is mapped: the linker's base for the first one.

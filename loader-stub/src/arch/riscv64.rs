@@ -95,22 +95,29 @@ unsafe extern "C" fn _start() -> ! {
     )
 }
 
+/// The address of a symbol in this copy of the stub.
+macro_rules! address_of {
+    ($symbol:path) => {{
+        let at: usize;
+        // SAFETY: computes an address.
+        unsafe { asm!("lla {at}, {symbol}", at = out(reg) at, symbol = sym $symbol, options(nomem, nostack)) };
+        at
+    }};
+}
+
+unsafe extern "C" {
+    /// stub.ld: where the stub ends.
+    static xip_stub_end: u8;
+}
+
 /// Address of `_start`.
 pub fn start_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("lla {at}, {start}", at = out(reg) at, start = sym _start, options(nomem, nostack))
-    };
-    at
+    address_of!(_start)
 }
 
 /// How many bytes the stub has, from its base.
 pub fn stub_len() -> usize {
-    let end: usize;
-    // SAFETY: computes an address; the symbol is stub.ld's.
-    unsafe { asm!("lla {end}, xip_stub_end", end = out(reg) end, options(nomem, nostack)) };
-    end - super::stub_base()
+    address_of!(xip_stub_end) - super::stub_base()
 }
 
 /// A system call.
@@ -147,7 +154,7 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
     unsafe {
         asm!(
             "jr t1",
-            in("t1") leave_address().wrapping_add(moved_by),
+            in("t1") address_of!(leave).wrapping_add(moved_by),
             in("a0") unmap,
             in("a1") len,
             in("a2") sp,
@@ -155,16 +162,6 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
             options(noreturn),
         )
     }
-}
-
-/// Address of this copy's `leave`.
-fn leave_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("lla {at}, {leave}", at = out(reg) at, leave = sym leave, options(nomem, nostack))
-    };
-    at
 }
 
 /// The last of the stub. Registers are zero at execve(2), but for t0, which the jump needs.
@@ -186,98 +183,26 @@ unsafe extern "C" fn leave() -> ! {
 #[repr(C)]
 pub struct Context {
     /// Flags, link; the alternate stack's start, flags and size.
-    head: [u64; 5],
+    pub(super) head: [u64; 5],
     /// The mask that sigreturn restores.
     pub sigmask: SigSet,
     unused: [u64; 16],
     /// pc, then x1 to x31.
-    regs: [u64; 32],
+    pub(super) regs: [u64; 32],
 }
 
 const _: () = assert!(core::mem::offset_of!(Context, sigmask) == 40);
 const _: () = assert!(core::mem::offset_of!(Context, regs) == 176);
 
-impl Context {
-    /// The trapped call's number.
-    pub fn number(&self) -> usize {
-        self.regs[17] as u32 as usize
-    }
-
-    /// The trapped call's arguments.
-    pub fn args(&self) -> [usize; 6] {
-        [10, 11, 12, 13, 14, 15].map(|at| self.regs[at] as usize)
-    }
-
-    /// What the call shall seem to have answered.
-    pub fn set_answer(&mut self, answer: usize) {
-        self.regs[10] = answer as u64;
-    }
-
-    /// The stack pointer of the interrupted code.
-    pub fn sp(&self) -> usize {
-        self.regs[2] as usize
-    }
-
-    /// The alternate stack that there was: where it starts, and its size in bytes.
-    pub fn alternate_stack(&self) -> (usize, usize) {
-        (self.head[2] as usize, self.head[4] as usize)
-    }
-
-    /// How the trapped call ends.
-    pub fn way_back(&self) -> WayBack {
-        WayBack {
-            args: self.args(),
-            number: self.regs[17],
-            sp: self.regs[2],
-            pc: self.regs[0],
-        }
-    }
-
-    /// Has sigreturn go to where the trapped call is made, with one argument replaced, and whence it returns by the
-    /// [`WayBack`] at `sp`.
-    pub fn call_outside(&mut self, arg: usize, value: usize, sp: usize) {
-        self.regs[10 + arg] = value as u64;
-        self.regs[2] = sp as u64;
-        self.regs[0] = outside_address() as u64;
-    }
-
-    /// Is this the trap by which `outside` returns? Has sigreturn return from there then: no register is free for a jump.
-    pub fn returns_from_outside(&mut self) -> bool {
-        if self.regs[0].wrapping_sub(outside_address() as u64) > OUTSIDE_BYTES {
-            return false;
-        }
-        // SAFETY: waits.rs put it there.
-        let way_back = unsafe { (self.regs[2] as *const WayBack).read() };
-        for at in 1..6 {
-            self.regs[10 + at] = way_back.args[at] as u64;
-        }
-        self.regs[17] = way_back.number;
-        self.regs[2] = way_back.sp;
-        self.regs[0] = way_back.pc;
-        true
-    }
-}
-
-/// The most that is used below the stack pointer.
-pub const RED_ZONE_BYTES: usize = 0;
-
-/// What is restored when a call that was made outside returns.
-#[repr(C)]
-pub struct WayBack {
-    args: [usize; 6],
-    number: u64,
-    sp: u64,
-    pc: u64,
-}
+/// Where in `regs` they are.
+pub(super) const ARGS: usize = 10;
+pub(super) const NUMBER: usize = 17;
+pub(super) const SP: usize = 2;
+pub(super) const PC: usize = 0;
 
 /// Address of `outside`.
-fn outside_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("lla {at}, {outside}", at = out(reg) at, outside = sym outside, options(nomem, nostack))
-    };
-    at
+pub(super) fn outside_address() -> usize {
+    address_of!(outside)
 }
 
 /// Makes a trapped call, all of whose registers are set, and returns by a trap: a call that the filter knows. Should another
@@ -296,7 +221,7 @@ unsafe extern "C" fn outside() -> ! {
 }
 
 /// How long that is at most.
-const OUTSIDE_BYTES: u64 = 20;
+pub(super) const OUTSIDE_BYTES: u64 = 20;
 
 /// The highest number that the kernel can be given to keep.
 pub const KEPT_MAX: usize = 63;
@@ -305,7 +230,7 @@ pub const KEPT_MAX: usize = 63;
 /// a handler returns to, in whose place `kept` could be.)
 pub fn action_with(kept: usize, flags: usize) -> SigAction {
     SigAction {
-        handler: on_signal_address() + 4 * kept,
+        handler: address_of!(on_signal) + 4 * kept,
         flags,
         mask: SigSet::default(),
     }
@@ -313,20 +238,10 @@ pub fn action_with(kept: usize, flags: usize) -> SigAction {
 
 /// What was passed to `action_with`; 0 for an action that is not the handler.
 pub fn kept_of(action: &SigAction) -> usize {
-    match action.handler.wrapping_sub(on_signal_address()) / 4 {
+    match action.handler.wrapping_sub(address_of!(on_signal)) / 4 {
         kept @ ..=KEPT_MAX => kept,
         _ => 0,
     }
-}
-
-/// Address of `on_signal`.
-fn on_signal_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("lla {at}, {on_signal}", at = out(reg) at, on_signal = sym on_signal, options(nomem, nostack))
-    };
-    at
 }
 
 unsafe extern "C" {

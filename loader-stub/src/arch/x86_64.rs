@@ -93,14 +93,24 @@ unsafe extern "C" fn _start() -> ! {
     )
 }
 
+/// The address of a symbol in this copy of the stub.
+macro_rules! address_of {
+    ($symbol:path) => {{
+        let at: usize;
+        // SAFETY: computes an address.
+        unsafe { asm!("lea {at}, [rip + {symbol}]", at = out(reg) at, symbol = sym $symbol, options(nomem, nostack)) };
+        at
+    }};
+}
+
+unsafe extern "C" {
+    /// stub.ld: where the stub ends.
+    static xip_stub_end: u8;
+}
+
 /// Address of `_start`.
 pub fn start_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("lea {at}, [rip + {start}]", at = out(reg) at, start = sym _start, options(nomem, nostack))
-    };
-    at
+    address_of!(_start)
 }
 
 /// A system call.
@@ -131,10 +141,7 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> usize {
 
 /// How many bytes the stub has, from its base.
 pub fn stub_len() -> usize {
-    let end: usize;
-    // SAFETY: computes an address; the symbol is stub.ld's.
-    unsafe { asm!("lea {end}, [rip + xip_stub_end]", end = out(reg) end, options(nomem, nostack)) };
-    end - super::stub_base()
+    address_of!(xip_stub_end) - super::stub_base()
 }
 
 /// Unmaps `len` bytes at `unmap`, zeroes every register and starts at `entry` with the stack at `sp`. It runs from
@@ -148,7 +155,7 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
     unsafe {
         asm!(
             "jmp rax",
-            in("rax") leave_address().wrapping_add(moved_by),
+            in("rax") address_of!(leave).wrapping_add(moved_by),
             in("rdi") unmap,
             in("rsi") len,
             in("r8") sp,
@@ -156,16 +163,6 @@ pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by:
             options(noreturn),
         )
     }
-}
-
-/// Address of this copy's `leave`.
-fn leave_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("lea {at}, [rip + {leave}]", at = out(reg) at, leave = sym leave, options(nomem, nostack))
-    };
-    at
 }
 
 /// The last of the stub. `ELF_PLAT_INIT` zeroes the registers at execve(2); rdx above all, which is a destructor to
@@ -275,7 +272,7 @@ impl Context {
     pub fn call_outside(&mut self, arg: usize, value: usize, sp: usize) {
         self.gregs[ARGS[arg]] = value as u64;
         self.gregs[15] = sp as u64;
-        self.gregs[16] = outside_address() as u64;
+        self.gregs[16] = address_of!(outside) as u64;
     }
 
     /// It needs no trap to return.
@@ -293,16 +290,6 @@ pub struct WayBack {
     args: [usize; 6],
     sp: usize,
     pc: usize,
-}
-
-/// Address of `outside`.
-fn outside_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("lea {at}, [rip + {outside}]", at = out(reg) at, outside = sym outside, options(nomem, nostack))
-    };
-    at
 }
 
 /// Makes a trapped call, all of whose registers are set, and returns by the [`WayBack`] at the stack pointer. A call that
@@ -332,7 +319,7 @@ pub const KEPT_MAX: usize = 63;
 pub fn action_with(kept: usize, flags: usize) -> SigAction {
     const SA_RESTORER: usize = 0x0400_0000;
     SigAction {
-        handler: on_signal_address(),
+        handler: address_of!(on_signal),
         flags: flags | SA_RESTORER,
         restorer: kept,
         mask: SigSet::default(),
@@ -342,16 +329,6 @@ pub fn action_with(kept: usize, flags: usize) -> SigAction {
 /// What was passed to `action_with`.
 pub fn kept_of(action: &SigAction) -> usize {
     action.restorer
-}
-
-/// Address of `on_signal`.
-fn on_signal_address() -> usize {
-    let at: usize;
-    // SAFETY: computes an address.
-    unsafe {
-        asm!("lea {at}, [rip + {on_signal}]", at = out(reg) at, on_signal = sym on_signal, options(nomem, nostack))
-    };
-    at
 }
 
 unsafe extern "C" {
