@@ -30,7 +30,7 @@ use boards::system::System;
 use boards::{machine, newc, rig};
 use common::image_bytes;
 use launch::{compile_with, copy_program, have, interpreter, text};
-use session_lines::differences;
+use session_lines::{differences, limits_of};
 
 /// Probes, and how many scenarios each has at least: what one machine has the time for. (Two are left out: a
 /// storm of signals leaves an emulated processor no time for anything else, and all arguments of mmap(2) take minutes.)
@@ -48,6 +48,7 @@ const FILES: Probes = &[
     ("descriptors", 60),
     ("files", 1000),
 ];
+const MAPPINGS: Probes = &[("remap", 400), ("files", 1000)];
 /// How they are linked.
 const LAYOUTS: [(&str, &[&str]); 2] = [("static", &["-static"]), ("dynamic", &["-no-pie"])];
 /// Those that are linked dynamically too: what the C library does on its own matters there.
@@ -75,6 +76,12 @@ fn files_armv7() {
     compare("armv7-nor", "arm-linux-gnueabihf-gcc", FILES);
 }
 
+/// What is mapped is no memory that the kernel knows.
+#[test]
+fn mappings_of_physical_memory() {
+    compare_in("x86_64-nor", "cc", MAPPINGS, Place::Flash);
+}
+
 #[test]
 fn signals_x86_64() {
     compare("x86_64-nor", "cc", SIGNALS);
@@ -85,8 +92,20 @@ fn files_x86_64() {
     compare("x86_64-nor", "cc", FILES);
 }
 
+/// Where the image is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Ram,
+    Flash,
+}
+
 #[track_caller]
 fn compare(name: &str, driver: &str, probes: Probes) {
+    compare_in(name, driver, probes, Place::Ram);
+}
+
+#[track_caller]
+fn compare_in(name: &str, driver: &str, probes: Probes, place: Place) {
     let rig = Rig::read(name);
     if !possible(&rig) || !have(driver) {
         return;
@@ -98,10 +117,14 @@ fn compare(name: &str, driver: &str, probes: Probes) {
         .prefix("calls")
         .tempdir_in(cache())
         .unwrap();
-    let system = make(&rig, driver, probes, &programs, dir.path());
+    let system = make(&rig, driver, probes, &programs, place, dir.path());
     let logs = cache().join("logs");
     fs::create_dir_all(&logs).unwrap();
-    let log = logs.join(format!("{}-{}.log", probes[0].0, rig.arch.name));
+    let kind = match place {
+        Place::Ram => "",
+        Place::Flash => "flash-",
+    };
+    let log = logs.join(format!("{}-{kind}{}.log", probes[0].0, rig.arch.name));
     let outcome = machine::boot(&rig, &system, dir.path(), &log);
 
     let mut faults = outcome.faults;
@@ -119,7 +142,15 @@ fn compare(name: &str, driver: &str, probes: Probes) {
                 .flat_map(|line| [line, "\n"])
                 .collect()
         };
-        let (wrong, _) = differences(probe, &of('-'), &of('+'));
+        let probe = match place {
+            Place::Ram => probe.to_owned(),
+            Place::Flash => format!("{probe}, physical memory"),
+        };
+        let (wrong, limited) = differences(&probe, &of('-'), &of('+'));
+        if place == Place::Flash {
+            let others = limits_of(&probe).filter(|(named, ..)| !limited.contains(named));
+            faults.extend(others.map(|(named, ..)| format!("{probe}: {named} is no limit")));
+        }
         faults.extend(wrong.iter().map(|what| format!("{program}: {what}")));
     }
     for line in outcome.log.lines().filter(|line| line.starts_with("RIG: ")) {
@@ -151,7 +182,14 @@ fn all_programs(probes: Probes) -> impl Iterator<Item = Program> {
 }
 
 /// The tree with the programs, its image, and an initramfs with both.
-fn make(rig: &Rig, driver: &str, probes: Probes, programs: &Path, dir: &Path) -> System {
+fn make(
+    rig: &Rig,
+    driver: &str,
+    probes: Probes,
+    programs: &Path,
+    place: Place,
+    dir: &Path,
+) -> System {
     let root = dir.join("root");
     let tree = root.join("tree");
     for name in ["bin", "dev", "proc", "sys", "tmp"] {
@@ -176,7 +214,13 @@ fn make(rig: &Rig, driver: &str, probes: Probes, programs: &Path, dir: &Path) ->
     for name in ["bin", "dev", "modules", "proc", "rig", "run", "sys", "tmp"] {
         fs::create_dir(root.join(name)).unwrap();
     }
-    fs::write(own.join("image.cramfs"), stored::image_of(&tree)).unwrap();
+    let image = stored::image_of(&tree);
+    fs::write(own.join("image.cramfs"), &image).unwrap();
+    let spec = match place {
+        Place::Ram => "/rig/image.cramfs",
+        Place::Flash => rig.images.last().unwrap().split(' ').next_back().unwrap(),
+    };
+    fs::write(own.join("spec"), format!("{spec}\n")).unwrap();
     fs::write(own.join("programs"), list).unwrap();
     copy_program(&programs.join("xip-run"), &own.join("xip-run"));
     copy_program(&rig::directory().join("calls.init"), &root.join("init"));
@@ -199,12 +243,14 @@ fn make(rig: &Rig, driver: &str, probes: Probes, programs: &Path, dir: &Path) ->
     let mut out = BufWriter::new(File::create(&initramfs).unwrap());
     newc::archive(&root, &mut out).unwrap();
     out.flush().unwrap();
-    // The board has its flash, with nothing in it.
     let flash = dir.join("flash");
-    File::create(&flash)
-        .unwrap()
-        .set_len(rig.flash.iter().map(|(_, bytes)| bytes).sum())
-        .unwrap();
+    let mut bank = File::create(&flash).unwrap();
+    if place == Place::Flash {
+        bank.write_all(&image).unwrap();
+    }
+    let bytes = rig.flash.iter().map(|(_, bytes)| bytes).sum();
+    assert!(image.len() as u64 <= bytes || place == Place::Ram);
+    bank.set_len(bytes).unwrap();
     System {
         kernel: kernel.join("vmlinuz"),
         initramfs,

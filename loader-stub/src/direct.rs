@@ -11,6 +11,8 @@ use crate::wire::{File, IMAGE_NO_COW, Run, Session};
 const PROT_WRITE: usize = 2;
 const MAP_TYPE: usize = 0xf;
 const MAP_SHARED: usize = 1;
+/// What a filesystem may know and the view does not.
+const MAP_SYNC: usize = 0x80000;
 const S_IFMT: u16 = 0o170_000;
 const S_IFREG: u16 = 0o100_000;
 
@@ -128,9 +130,20 @@ impl Request {
                     if start >= stop {
                         break;
                     }
-                    // A part of what was just mapped. Where it cannot be replaced, the descriptor's pages stay: the same
-                    // bytes again.
-                    let _ = flash(base + (start - first) as usize, flags, run, start, stop);
+                    // A part of what was just mapped. Where it cannot be replaced, the descriptor's pages have the same bytes;
+                    // but what the image's filesystem refuses at last has unmapped them (mmap_region(), mm/vma.c).
+                    let addr = base + (start - first) as usize;
+                    if flash(addr, flags, run, start, stop).is_err() {
+                        let part = Self {
+                            addr,
+                            len: (stop - start) as usize,
+                            flags,
+                            offset: start,
+                            ..*self
+                        };
+                        // SAFETY: (1) the caller's promise.
+                        answer = unsafe { part.map() }.and(answer);
+                    }
                 }
             }
         }
@@ -148,7 +161,8 @@ impl Request {
         let copies_on_write = self.flags & MAP_TYPE != MAP_SHARED
             && session_record().image_map.flags & IMAGE_NO_COW == 0;
         let is_writable = self.prot & PROT_WRITE != 0;
-        if first & (page - 1) != 0 || self.len == 0 || is_writable && !copies_on_write {
+        let is_kernels = self.len == 0 || self.flags & MAP_SYNC != 0;
+        if first & (page - 1) != 0 || is_kernels || is_writable && !copies_on_write {
             return None;
         }
         let runs = runs(file);

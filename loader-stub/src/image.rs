@@ -6,8 +6,8 @@ use crate::wire::{IMAGE_SHARED, IMAGE_WHOLE, ImageMap};
 const MAP_TYPE: usize = 0xf;
 const MAP_SHARED: usize = 1;
 
-/// mmap(2) of the image's descriptor: `len` bytes, whole pages, from `at` of the image. What is there already stays if this
-/// fails.
+/// mmap(2) of the image's descriptor: `len` bytes, whole pages, from `at` of the image. If this fails, what it was to
+/// replace may be there or not.
 ///
 /// # Safety
 /// 1. As mmap(2) with these flags.

@@ -191,6 +191,50 @@ static void by_the_kernel(void) {
     munmap(map, pages * PAGE);
 }
 
+// What is only read. The pages are the kernel's to hold on to by some of these ways, which it copies by others.
+static void read_by_the_kernel(int flags, const char *kind) {
+    static char bytes[1 << 21];
+    size_t size = size_of(fd), part = size < PAGE ? size : PAGE;
+    char *map = mmap(NULL, pages * PAGE, PROT_READ, flags, fd, 0), page[PAGE], variant[64];
+    struct iovec to = {bytes, size}, from = {map, size}, first = {map, part};
+    long vm = RAW(SYS_process_vm_readv, getpid(), &to, 1, &from, 1, 0);
+    const char *vm_same = vm == (long)size && memcmp(bytes, map, size) ? "DIFFERENT" : err(vm);
+    int pipes[2], memory = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+    if (memory < 0 || pipe(pipes))
+        broken("pipe");
+    memset(bytes, 0, size);
+    ssize_t got = pread(memory, bytes, size, (off_t)(unsigned long)map);
+    const char *memory_same = err(got < 0 ? -errno : 0);
+    if (got >= 0 && (got != (ssize_t)size || memcmp(bytes, map, size)))
+        memory_same = "DIFFERENT";
+    long spliced = RAW(SYS_vmsplice, pipes[1], &first, 1, 0);
+    const char *splice_same = err(spliced);
+    if (spliced > 0 && (read(pipes[0], page, PAGE) != spliced || memcmp(page, map, spliced)))
+        splice_same = "DIFFERENT";
+    long written = RAW(SYS_write, pipes[1], map, part);
+    const char *write_same = err(written);
+    if (written > 0 && (read(pipes[0], page, PAGE) != (ssize_t)part || memcmp(page, map, part)))
+        write_same = "DIFFERENT";
+    long woken = RAW(SYS_futex, map, 1 /* FUTEX_WAKE */, 1, NULL, NULL, 0);
+    snprintf(variant, sizeof variant, "%s, read by the kernel", kind);
+    say(variant, "write %s, process_vm_readv %s, /proc/self/mem %s, vmsplice %s, futex %s", write_same, vm_same,
+        memory_same, splice_same, err(woken));
+    close(memory);
+    close(pipes[0]);
+    close(pipes[1]);
+    munmap(map, pages * PAGE);
+}
+
+// The pages of a mapping in another order.
+static void rearranged(void) {
+    if (pages < 2)
+        return;
+    char *map = mmap(NULL, pages * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+    long result = RAW(SYS_remap_file_pages, map, PAGE, 0, pages - 1, 0);
+    say("rearranged", "%s, %s", err(result), failed(result) ? "" : seen(map, 1, fd, (pages - 1) * PAGE));
+    munmap(map, pages * PAGE);
+}
+
 // Where the pages are functions that return their number: code of x86.
 static void executed(void) {
 #ifdef __x86_64__
@@ -228,6 +272,9 @@ int main(void) {
             advised(MAP_PRIVATE, "private");
             advised(MAP_SHARED, "shared");
             by_the_kernel();
+            read_by_the_kernel(MAP_PRIVATE, "private");
+            read_by_the_kernel(MAP_SHARED, "shared");
+            rearranged();
             executed();
             files++;
         }

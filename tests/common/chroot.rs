@@ -5,13 +5,20 @@ use std::path::Path;
 use std::process::Command;
 
 /// Makes `$1` the root directory, read-only as an image is, with the host's /proc, /dev and /sys in it, and `$2` as /tmp.
-/// All of it in a mount namespace that ends with the program.
+/// All of it in a mount namespace that ends with the program. Files that are to be mapped are on a tmpfs: other
+/// filesystems have flags of mmap(2) of their own.
 const CHROOT: &str = r#"
 root=$1 tmp=$2
 mount --bind "$root" "$root"
 mount -o remount,bind,ro,nosuid,nodev "$root"
 for dir in proc dev sys; do mount --rbind "/$dir" "$root/$dir"; done
 mount --bind "$tmp" "$root/tmp"
+if [ -d "$root/var/files" ]; then
+    mount -t tmpfs files "$root/sys"
+    cp -a "$root/var/files/." "$root/sys"
+    mount -o remount,ro,nosuid,nodev "$root/sys"
+    mount --move "$root/sys" "$root/var/files"
+fi
 cd "$root"
 shift 2
 exec chroot . "$@"

@@ -3,7 +3,7 @@
 
 /// A reason, and where it shows.
 pub(crate) struct Limit {
-    /// The probe: samples/session/PROBE.c.
+    /// The probe: samples/session/PROBE.c; or `PROBE, PLACE`: only where the image is in such a place.
     pub(crate) probe: &'static str,
     pub(crate) why: &'static str,
     /// Scenarios and what is seen of them in a session, which is "nothing" if a line is missing; or what a scenario's name
@@ -14,8 +14,9 @@ pub(crate) struct Limit {
 const NEVER_BLOCKED: &str =
     "SIGSYS is never blocked, so it comes at once, and inside of its own handler";
 const NEEDS_A_STACK: &str = "the handler runs on the alternate stack, if a program has one";
+const NO_PAGES: &str = "physical memory that is mapped has no pages that the kernel could give up, hold on to or count";
 
-pub(crate) const LIMITS: [Limit; 15] = [
+pub(crate) const LIMITS: [Limit; 17] = [
     Limit {
         probe: "remap",
         why: "mremap(2) is not trapped: what grows beyond a direct run shows what follows in the image",
@@ -24,14 +25,30 @@ pub(crate) const LIMITS: [Limit; 15] = [
     Limit {
         probe: "remap",
         why: "a file that is direct in part is mapped in pieces, which mremap(2) does not take as one",
-        scenarios: &[("apart", None), ("moved", None)],
+        scenarios: &[("moved", None)],
+    },
+    Limit {
+        probe: "remap, physical memory",
+        why: NO_PAGES,
+        scenarios: &[
+            ("advised", None),
+            ("synchronized", None),
+            ("read by the kernel", None),
+        ],
+    },
+    Limit {
+        probe: "files, physical memory",
+        why: NO_PAGES,
+        scenarios: &[("stores after mprotect", None), ("resident", None)],
     },
     Limit {
         probe: "stacks",
         why: NEEDS_A_STACK,
         scenarios: &[
-            ("alternate stack that was unmapped", None),
-            ("alternate stack without access", None),
+            ("alternate stack that was unmapped", Some("nothing")),
+            ("alternate stack that was unmapped, its end", None),
+            ("alternate stack without access", Some("nothing")),
+            ("alternate stack without access, its end", None),
         ],
     },
     Limit {

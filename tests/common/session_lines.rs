@@ -48,9 +48,12 @@ pub(crate) fn differences(probe: &str, native: &str, session: &str) -> (Vec<Stri
         if native == session {
             continue;
         }
-        let limit = limits_of(probe).find(|(named, instead, _)| match instead {
+        // Those of a place, and those of everywhere.
+        let general = probe.split(", ").next().filter(|name| *name != probe);
+        let mut limits = limits_of(probe).chain(general.into_iter().flat_map(limits_of));
+        let limit = limits.find(|(named, instead, _)| match instead {
             Some(instead) => scenario == named && session == *instead,
-            None => scenario.contains(named),
+            None => scenario.contains(named) && session != "nothing",
         });
         match limit {
             Some((named, _, why)) => {
