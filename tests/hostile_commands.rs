@@ -4,11 +4,17 @@
 //! Each image has, besides the attack, a program that works: a session of it starts, looks at all of the attack through the
 //! view, and goes on.
 
-#[allow(dead_code, unreachable_pub)]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test crate uses its own part"
+)]
 #[path = "common/image_bytes.rs"]
 mod image_bytes;
+
 #[path = "common/launch.rs"]
 mod launch;
+
 #[path = "common/mounted.rs"]
 mod mounted;
 

@@ -100,6 +100,10 @@ impl ImageFile {
                 let stored = (len_bytes as usize).saturating_sub(skip).min(part.len());
                 let (stored, missing) = part.split_at_mut(stored);
                 missing.fill(0);
+                if stored.is_empty() {
+                    // Where it would be may lie beyond the image.
+                    return Ok(());
+                }
                 self.image.read_exact_at(stored, at.0 + skip as u64)
             }
             block @ Block::Compressed { .. } if part.len() as u64 == BLOCK_BYTES => {

@@ -70,3 +70,50 @@ impl Index {
         tables
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cramfs::format::{BLOCK_DIRECT, BLOCK_UNCOMPRESSED, RawInode, RawSuper, flags};
+    use crate::units::{BLOCK_BYTES, Endian};
+
+    /// Files whose block pointers overlap, every second block direct: each file alone has 32 runs.
+    #[test]
+    fn what_files_share_makes_no_large_index() {
+        let (files, blocks) = (2000_u32, 64);
+        let entry_bytes = 16;
+        let table = 76 + files * entry_bytes;
+        let inode = |mode, size, at: u32, namelen_words| RawInode {
+            mode,
+            size,
+            namelen_words,
+            offset_words: at / 4,
+            ..RawInode::default()
+        };
+        let mut bytes = vec![0; 76];
+        for number in 0..files {
+            let file = inode(0o100_755, blocks * 4096, table + 4 * number, 1);
+            bytes.extend_from_slice(&file.encode(Endian::Little));
+            bytes.extend_from_slice(&[b'a' + (number % 26) as u8, 0, 0, 0]);
+        }
+        let page = BLOCK_BYTES as u32 / 4;
+        for number in 0..files + blocks {
+            let at = page * (20 + 2 * (number % 20));
+            bytes.extend_from_slice(&(at | BLOCK_DIRECT | BLOCK_UNCOMPRESSED).to_le_bytes());
+        }
+        bytes.resize(64 * BLOCK_BYTES as usize, 0);
+        let superblock = RawSuper {
+            size: bytes.len() as u32,
+            flags: flags::FSID_V2 | flags::EXT_BLOCK_POINTERS,
+            root: inode(0o040_755, files * entry_bytes, 76, 0),
+            ..RawSuper::default()
+        };
+        let head = superblock.encode(Endian::Little);
+        bytes[..head.len()].copy_from_slice(&head);
+
+        let index = Index::new(&Image::open(bytes).unwrap(), PageSize::K4);
+        assert!((1..=64).contains(&index.runs.len()), "{}", index.runs.len());
+        assert_eq!(index.files.len(), 1);
+        assert_eq!(index.files[0].runs, 64);
+    }
+}
