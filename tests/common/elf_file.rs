@@ -200,7 +200,7 @@ fn filling(len: u64) -> Vec<u8> {
         0x27,
     ];
     (0..len)
-        .map(|at| DIGITS[(at / PAGE >> (4 * (at % 2)) & 15) as usize])
+        .map(|at| DIGITS[(((at / PAGE) >> (4 * (at % 2))) & 15) as usize])
         .collect()
 }
 

@@ -127,6 +127,10 @@ fn odd(random: &mut Random) -> u64 {
     }
 }
 
+fn add(to: &mut u64, more: u64) {
+    *to = to.wrapping_add(more);
+}
+
 /// Changes one thing.
 fn change(elf: &mut ElfFile, random: &mut Random) {
     let count = elf.phdrs.len() as u64;
@@ -135,29 +139,29 @@ fn change(elf: &mut ElfFile, random: &mut Random) {
     match random.below(26) {
         0 => elf.phdrs.swap(one, other),
         1 => elf.phdrs[one].vaddr = elf.phdrs[one].vaddr.wrapping_sub(pages),
-        2 => elf.phdrs[one].vaddr += pages,
+        2 => add(&mut elf.phdrs[one].vaddr, pages),
         // Over another one, or next to it, or in its last page.
         3 => {
             elf.phdrs[one].vaddr =
-                elf.phdrs[other].vaddr & !(PAGE - 1) | elf.phdrs[one].vaddr % PAGE;
+                elf.phdrs[other].vaddr & !(PAGE - 1) | (elf.phdrs[one].vaddr % PAGE);
         }
         4 => {
             let end = elf.phdrs[other].end();
             let phdr = &mut elf.phdrs[one];
             phdr.vaddr = end;
-            phdr.offset = phdr.offset & !(PAGE - 1) | end % PAGE;
+            phdr.offset = phdr.offset & !(PAGE - 1) | (end % PAGE);
         }
         5 => elf.phdrs[one].filesz = 0,
         6 => elf.phdrs[one].memsz = 0,
         7 => (elf.phdrs[one].filesz, elf.phdrs[one].memsz) = (0, 0),
-        8 => elf.phdrs[one].filesz += random.below(3 * PAGE),
-        9 => elf.phdrs[one].memsz += random.below(40 * PAGE),
+        8 => add(&mut elf.phdrs[one].filesz, random.below(3 * PAGE)),
+        9 => add(&mut elf.phdrs[one].memsz, random.below(40 * PAGE)),
         10 => elf.phdrs[one].memsz = odd(random),
         11 => elf.phdrs[one].filesz = odd(random),
         12 => elf.phdrs[one].vaddr = odd(random),
         13 => elf.phdrs[one].offset = odd(random),
-        14 => elf.phdrs[one].offset += random.below(PAGE),
-        15 => elf.phdrs[one].offset += pages,
+        14 => add(&mut elf.phdrs[one].offset, random.below(PAGE)),
+        15 => add(&mut elf.phdrs[one].offset, pages),
         16 => elf.phdrs[one].flags = random.below(8) as u32,
         17 => {
             let shift = random.below(48);
