@@ -56,6 +56,8 @@ pub fn map_object(
                 place,
                 start: object.span_start as usize,
                 len: object.span_len as usize,
+                // A plan's segments ascend.
+                first: 0,
                 align: object.align as usize,
                 randomize: record.randomize != 0,
             };

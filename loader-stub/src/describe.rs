@@ -24,7 +24,7 @@ pub fn to_kernel(program: &Described, exe: Option<Fd>, stack: &Stack, page: usiz
     let brk = match program.has_room_for_brk {
         true => program.behind_bss,
         false => {
-            let from = arch::dyn_base(stack.sp) & !(page - 1);
+            let from = (arch::dyn_base(stack.sp) + page - 1) & !(page - 1);
             from + place::random_offset(program.randomize, stack.sp, page)
         }
     };
@@ -48,10 +48,28 @@ pub fn to_kernel(program: &Described, exe: Option<Fd>, stack: &Stack, page: usiz
         #[cfg(target_pointer_width = "32")]
         pad: 0,
     };
+    /// No vm.mmap_min_addr is higher.
+    const MMAP_MIN_ADDR: usize = 0x1_0000;
+    let described = [map.start_code, map.end_code, map.start_data, map.end_data];
+    // No code at all, or addresses below vm.mmap_min_addr, are refused, and so is more data than RLIMIT_DATA allows,
+    // which execve(2) does not mind.
+    let others = [
+        map.start_stack,
+        map.start_stack + 1,
+        map.start_stack,
+        map.start_stack,
+    ];
     for exe in [exe, None] {
         map.exe_fd = exe.map_or(u32::MAX, |fd| fd.0 as u32);
         // Kernels before 5.15 want the break above the data's end, not below it or at it.
-        for brk in [brk, program.behind_bss, program.behind_bss + page] {
+        for (segments, brk) in [
+            (described, brk),
+            (described, program.behind_bss),
+            (described, program.behind_bss + page),
+            (others, brk),
+            (others, brk.max(MMAP_MIN_ADDR)),
+        ] {
+            [map.start_code, map.end_code, map.start_data, map.end_data] = segments;
             (map.start_brk, map.brk) = (brk as u64, brk as u64);
             if sys::set_mm_map(&map).is_ok() {
                 return exe.is_some();

@@ -158,21 +158,17 @@ pub struct Loaded {
     pub stack_exec: Option<bool>,
     /// `PT_INTERP`: offset and length of the path; none has the length 0.
     pub interp: (usize, usize),
-    /// Before the bias: the lowest address and the highest, on page boundaries; the bias is a multiple of `align`.
+    /// Before the bias: the lowest address and the highest, on page boundaries.
     start: usize,
     end: usize,
+    /// The first segment's address, before the bias, and whether it has no bytes of the file.
+    first: Option<(usize, bool)>,
     align: usize,
 }
 
-/// What is loaded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Program,
-    Interpreter,
-}
-
-/// Loads the file. One with an interpreter goes where programs go, others where mmap(2) puts them.
-pub fn load(fd: Fd, sp: usize, page: usize, role: Role) -> Loaded {
+/// Loads a program, or the interpreter of one. Those with an interpreter go where programs go, others where mmap(2) puts
+/// them.
+pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded {
     let mut head = Head([0; size_of::<Header>()]);
     sys::pread(fd, &mut head.0, 0).or_fail("pread", &[]);
     let Some(header) = Header::of(&head.0).filter(|header| header.is_program()) else {
@@ -193,6 +189,7 @@ pub fn load(fd: Fd, sp: usize, page: usize, role: Role) -> Loaded {
         interp: (0, 0),
         start: usize::MAX,
         end: 0,
+        first: None,
         align: page,
     };
     let each = |visit: &mut dyn FnMut(&Phdr) -> bool| {
@@ -204,12 +201,12 @@ pub fn load(fd: Fd, sp: usize, page: usize, role: Role) -> Loaded {
         loaded.survey(phdr, header.phoff, page);
         true
     });
-    loaded.find_place(sp, page);
+    let is_reserved = loaded.find_place(sp, page, program);
     let file = direct::find(fd);
     let mut mapped_end = loaded.start;
     // The first segment of a fixed program must not replace anything (load_elf_interp(): its interpreter may replace it);
     // later ones may lie on the last page of earlier ones.
-    let mut how = match loaded.fixed && role == Role::Program {
+    let mut how = match loaded.fixed && program.is_none() {
         true => sys::MAP_PRIVATE | sys::MAP_FIXED_NOREPLACE,
         false => sys::MAP_PRIVATE | sys::MAP_FIXED,
     };
@@ -218,7 +215,7 @@ pub fn load(fd: Fd, sp: usize, page: usize, role: Role) -> Loaded {
             return true;
         }
         let segment_start = phdr.vaddr & !(page - 1);
-        if !loaded.fixed && segment_start > mapped_end {
+        if is_reserved && segment_start > mapped_end {
             // A hole between segments is unmapped, as elf_map() leaves it.
             let hole = mapped_end.wrapping_add(loaded.bias);
             // SAFETY: (1) a part of the reservation that nothing was mapped into.
@@ -237,6 +234,11 @@ pub fn load(fd: Fd, sp: usize, page: usize, role: Role) -> Loaded {
         mapped_end = mapped_end.max(page_up(phdr.vaddr + phdr.memsz, page));
         true
     });
+    if is_reserved && loaded.end > mapped_end {
+        let rest = mapped_end.wrapping_add(loaded.bias);
+        // SAFETY: (1) as above: only empty segments are there.
+        let _ = unsafe { sys::munmap(rest, loaded.end - mapped_end) };
+    }
     loaded
 }
 
@@ -248,11 +250,13 @@ impl Loaded {
                 let (file_end, end) = (phdr.vaddr + phdr.filesz, phdr.vaddr + phdr.memsz);
                 let page_end = page_up(end, page);
                 // None reaches beyond the last page.
-                if phdr.filesz > phdr.memsz || page_end < phdr.vaddr {
+                if phdr.filesz > phdr.memsz || end < phdr.vaddr || page_end < end {
                     let shown = [("addr", phdr.vaddr), ("len", phdr.memsz)];
                     fail("a bad segment", &shown, None);
                 }
-                self.start = self.start.min(phdr.vaddr & !(page - 1));
+                let segment_start = phdr.vaddr & !(page - 1);
+                self.first.get_or_insert((phdr.vaddr, phdr.filesz == 0));
+                self.start = self.start.min(segment_start);
                 self.end = self.end.max(page_end);
                 if phdr.align.is_power_of_two() {
                     self.align = self.align.max(phdr.align);
@@ -273,34 +277,61 @@ impl Loaded {
         }
     }
 
-    /// Reserves the addresses of what can be anywhere, and adds the bias to all.
-    fn find_place(&mut self, sp: usize, page: usize) {
+    /// Finds the bias, reserves the addresses of what can be anywhere, and adds the bias to all. Returns whether they are
+    /// reserved.
+    fn find_place(&mut self, sp: usize, page: usize, program: Option<&Self>) -> bool {
         let session = session_record();
-        let ours = stub_base() - wire::PART as usize..stub_base() + session.len as usize;
-        let overlaps = self.fixed && self.start < ours.end && self.end > ours.start;
-        if self.end <= self.start || overlaps {
-            let shown = [("addr", self.start)];
-            fail(
-                "nothing to load, or where the session's handler is",
-                &shown,
-                None,
-            );
+        let Some((first, first_is_empty)) = self.first.filter(|_| self.end > self.start) else {
+            fail("nothing to load", &[], None)
+        };
+        // TASK_SIZE is not much above the stack, but for the kernel's own half.
+        let user_end = sp.checked_next_power_of_two().unwrap_or(usize::MAX);
+        if !self.fixed && program.is_none() && self.end >= user_end {
+            fail("a bad segment", &[("end", self.end)], None);
         }
-        if self.end_code == 0 {
-            self.start_code = 0;
-        }
-        if !self.fixed {
+        let is_hinted = program.is_some_and(|program| program.bias == 0);
+        let place = match program {
+            None if self.interp.1 != 0 => wire::PLACE_PROGRAM,
+            Some(_) if is_hinted => wire::PLACE_HINTED,
+            _ => wire::PLACE_ANYWHERE,
+        };
+        // What is not of the file goes just where it is asked for, by whoever meant anywhere: elf_load().
+        let is_misplaced = first_is_empty && place != wire::PLACE_PROGRAM;
+        let is_reserved = !self.fixed && !is_misplaced;
+        if is_reserved {
             let want = Reservation {
-                place: match self.interp.1 {
-                    0 => wire::PLACE_ANYWHERE,
-                    _ => wire::PLACE_PROGRAM,
-                },
+                place,
                 start: self.start,
                 len: self.end - self.start,
-                align: self.align,
+                first: first - self.start,
+                // load_elf_interp() asks for none.
+                align: match program {
+                    None => self.align,
+                    Some(_) => page,
+                },
                 randomize: session.randomize != 0,
             };
             self.bias = place::reserve(&want, sp, page).wrapping_sub(self.start);
+        } else if !self.fixed && !is_hinted {
+            self.bias = page_up(first, page).wrapping_neg();
+        }
+        if !is_reserved {
+            let (start, len) = (self.start.wrapping_add(self.bias), self.end - self.start);
+            // All of a fixed interpreter is mapped at first, and what is between its segments goes: elf_map().
+            let is_mapped_whole = program.is_some() && !first_is_empty;
+            let whole = match is_mapped_whole {
+                true => first & !(page - 1),
+                false => start,
+            };
+            let handler = stub_base() - wire::PART as usize..stub_base() + session.len as usize;
+            // What wraps cannot be mapped, and need not be looked at.
+            if start < handler.end && whole.saturating_add(len) > handler.start {
+                fail("where the session's handler is", &[("addr", start)], None);
+            }
+            if is_mapped_whole {
+                // SAFETY: (1) the program's that is there gives way to its interpreter.
+                let _ = unsafe { sys::munmap(whole, len) };
+            }
         }
         self.behind_bss = self.end;
         for at in [
@@ -314,6 +345,7 @@ impl Loaded {
         ] {
             *at = at.wrapping_add(self.bias);
         }
+        is_reserved
     }
 }
 
@@ -353,8 +385,17 @@ fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page
         ask.offset = phdr.offset.wrapping_sub(in_page) as u64;
         // SAFETY: (1) only the object's own reservation is replaced, or nothing.
         expect(unsafe { ask.map_in_place(file) }, ask.addr);
-        if phdr.memsz > phdr.filesz && phdr.flags & PF_W != 0 {
-            let len = anonymous_start - file_end;
+        let len = anonymous_start - file_end;
+        if phdr.memsz > phdr.filesz && phdr.flags & PF_W != 0 && len > 0 {
+            let last_page = ask.offset + (ask.len - page) as u64;
+            if sys::pread(ask.fd, &mut [0], last_page) == Ok(0) {
+                // padzero()
+                fail(
+                    "bss in a page beyond the file's end",
+                    &[("addr", file_end)],
+                    None,
+                );
+            }
             // SAFETY: the page was just mapped, writable.
             let rest = unsafe { core::slice::from_raw_parts_mut(file_end as *mut u8, len) };
             // What is zero already stays clean, and costs no memory.
@@ -366,6 +407,11 @@ fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page
     if end > anonymous_start {
         let (prot, flags) = (3 | ask.prot & 4, ask.flags | sys::MAP_ANONYMOUS);
         let len = end - anonymous_start;
+        if flags & sys::MAP_FIXED != 0 {
+            // What replaces a reservation would not count for RLIMIT_DATA.
+            // SAFETY: (1) as above.
+            let _ = unsafe { sys::munmap(anonymous_start, len) };
+        }
         // SAFETY: (1) as above.
         let answer = unsafe { sys::mmap(anonymous_start, len, prot, flags, None, 0) };
         expect(answer, anonymous_start);

@@ -362,20 +362,42 @@ fn find_interpreter(header: &Header, fd: Fd) -> Result<(usize, usize), Errno> {
 /// A missing or broken interpreter is the caller's to hear of: once the stub runs it would be too late.
 #[inline(never)]
 fn check_interpreter(interp: (usize, usize), fd: Fd) -> Result<(), Errno> {
-    /// Longer paths are left to the stub: the handler's stack may be small.
+    /// Longer paths have no room on the handler's stack, which may be small.
     const USUAL_PATH_MAX: usize = 256;
-    if interp.1 == 0 || (USUAL_PATH_MAX + 1..=elf::PATH_MAX).contains(&interp.1) {
-        return Ok(());
+    const MAP_SHARED: usize = 1;
+    if interp.1 <= USUAL_PATH_MAX {
+        let mut room = MaybeUninit::<[u8; USUAL_PATH_MAX]>::uninit();
+        return match interp.1 {
+            0 => Ok(()),
+            _ => judge_interpreter(elf::read_interpreter(fd, interp, &mut room)?),
+        };
     }
-    let mut room = MaybeUninit::<[u8; USUAL_PATH_MAX]>::uninit();
-    let path = elf::read_interpreter(fd, interp, &mut room)?;
+    // Shared memory is not the program's data: RLIMIT_DATA.
+    let flags = MAP_SHARED | sys::MAP_ANONYMOUS;
+    // SAFETY: nothing is replaced.
+    let at = unsafe { sys::mmap(0, elf::PATH_MAX, 3, flags, None, 0) }?;
+    // SAFETY: just mapped, and nobody else's; any bytes will do.
+    let room = unsafe { &mut *(at as *mut MaybeUninit<[u8; elf::PATH_MAX]>) };
+    let judged = elf::read_interpreter(fd, interp, room).and_then(judge_interpreter);
+    // SAFETY: (1) nobody uses it any more.
+    let _ = unsafe { sys::munmap(at, elf::PATH_MAX) };
+    judged
+}
+
+/// Opens an interpreter and reads its headers.
+fn judge_interpreter(path: &[u8]) -> Result<(), Errno> {
     let interpreter = open_interpreter(path)?;
     let mut head = Head([0; size_of::<Header>()]);
-    let read = sys::pread(interpreter, &mut head.0, 0);
+    let judged = match sys::pread(interpreter, &mut head.0, 0) {
+        Ok(read) if read < head.0.len() => Err(Errno::EIO),
+        Ok(_) => match Header::of(&head.0) {
+            Some(header) => header
+                .each_phdr(interpreter, &mut |_| true)
+                .or(Err(Errno::ELIBBAD)),
+            None => Err(Errno::ELIBBAD),
+        },
+        Err(errno) => Err(errno),
+    };
     sys::close(interpreter);
-    match read? {
-        read if read < head.0.len() => Err(Errno::EIO),
-        _ if Header::of(&head.0).is_none() => Err(Errno::ELIBBAD),
-        _ => Ok(()),
-    }
+    judged
 }

@@ -1,18 +1,20 @@
 //! Where objects go: addresses as `binfmt_elf.c load_elf_binary()` chooses them.
 
-use crate::error::{OrFail, fail};
+use crate::error::OrFail;
 use crate::sys::{self, Errno};
 use crate::{arch, wire};
 
 /// What an object needs.
 pub struct Reservation {
-    /// One of wire.rs's `PLACE_` constants.
+    /// One of wire.rs's `PLACE_` constants, not that of fixed addresses.
     pub place: u64,
     /// Lowest address before the bias, on a page boundary.
     pub start: usize,
     /// Whole pages, bytes.
     pub len: usize,
-    /// The bias is a multiple of this.
+    /// How far above the start its first segment begins, perhaps within a page: that one is what has a place.
+    pub first: usize,
+    /// A power of two, at least a page.
     pub align: usize,
     /// At random, where the place allows.
     pub randomize: bool,
@@ -21,58 +23,53 @@ pub struct Reservation {
 /// Finds a place for an object and keeps it with a mapping that nothing can use. Returns where it starts.
 pub fn reserve(want: &Reservation, sp: usize, page: usize) -> usize {
     let &Reservation {
-        place,
-        start,
-        len,
-        align,
-        randomize,
+        place, len, align, ..
     } = want;
-    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_NORESERVE;
-    let shown = [("addr", start), ("len", len), ("align", align)];
-    let just_at = match place {
-        wire::PLACE_FIXED => Some(start),
-        // ELF_ET_DYN_BASE plus arch_mmap_rnd(), aligned.
-        wire::PLACE_PROGRAM => {
-            Some((arch::dyn_base(sp) + random_offset(randomize, sp, page)) & !(align - 1))
-        }
-        _ => None,
-    };
-    if let Some(base) = just_at {
+    let shown = [("addr", want.start), ("len", len), ("align", align)];
+    let keep = |at, more| {
+        let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_NORESERVE | more;
         // SAFETY: nothing is replaced.
-        let answer = unsafe {
-            sys::mmap(
-                base,
-                len,
-                sys::PROT_NONE,
-                flags | sys::MAP_FIXED_NOREPLACE,
-                None,
-                0,
-            )
-        };
-        match answer {
-            Ok(at) if at == base => return base,
+        unsafe { sys::mmap(at, len, sys::PROT_NONE, flags, None, 0) }
+    };
+    let keep_at = |at| {
+        let got = keep(at, sys::MAP_FIXED_NOREPLACE)?;
+        if got != at {
             // SAFETY: (1) just mapped, by a kernel that takes the flag for a hint (before 4.17).
-            Ok(at) => drop(unsafe { sys::munmap(at, len) }),
-            Err(errno) if place == wire::PLACE_FIXED => fail("mmap", &shown, Some(errno)),
-            Err(_) => {}
+            let _ = unsafe { sys::munmap(got, len) };
+            return Err(Errno::EEXIST);
         }
-        if place == wire::PLACE_FIXED {
-            fail("mmap", &shown, Some(Errno::EEXIST));
+        Ok(at)
+    };
+    // Aligned before the address is subtracted, and the bias rounded down then.
+    let above = (want.first + page - 1) & !(page - 1);
+    let aligned = |at: usize| (at & !(align - 1)).wrapping_sub(above);
+    if place == wire::PLACE_PROGRAM {
+        // ELF_ET_DYN_BASE plus arch_mmap_rnd().
+        let at = arch::dyn_base(sp) + random_offset(want.randomize, sp, page);
+        if let Ok(start) = keep_at(aligned(at)) {
+            return start;
         }
         // Something is there; anywhere else will do.
     }
-    let slack = align - page;
-    // SAFETY: nothing is replaced.
-    let at = unsafe { sys::mmap(0, len + slack, sys::PROT_NONE, flags, None, 0) }
-        .or_fail("mmap", &shown);
-    let base = (at + slack) & !(align - 1);
-    for (start, end) in [(at, base), (base + len, at + len + slack)] {
-        if end > start {
-            // SAFETY: (1) a part of the reservation, unused.
-            let _ = unsafe { sys::munmap(start, end - start) };
-        }
+    let above_in_pages = want.first & !(page - 1);
+    let hint = match place {
+        wire::PLACE_HINTED => want.start + above_in_pages,
+        _ => 0,
+    };
+    let start = keep(hint, 0).or_fail("mmap", &shown);
+    if align <= page && above_in_pages == 0 {
+        return start;
     }
-    base
+    // SAFETY: (1) just mapped, and not used.
+    let _ = unsafe { sys::munmap(start, len) };
+    if align <= page {
+        return keep_at(start.wrapping_sub(above_in_pages)).or_fail("mmap", &shown);
+    }
+    // Where there is room, rounded down. Linux takes nothing lower, but it has no handler that may be there.
+    let start = aligned(start);
+    keep_at(start)
+        .or_else(|_| keep_at(start.wrapping_sub(align)))
+        .or_fail("mmap", &shown)
 }
 
 /// How far from `ELF_ET_DYN_BASE`: as many random pages as mmap(2) gets by default (`arch_mmap_rnd()`).

@@ -150,14 +150,14 @@ extern "C" fn stub_main(sp: usize) -> ! {
 
     let program = Fd(start.program_fd as usize);
     set_comm(&start, last_string(strings), program);
-    let loaded = elf::load(program, stack.sp, page, elf::Role::Program);
+    let loaded = elf::load(program, stack.sp, page, None);
     let (mut entry, mut interpreter_bias) = (loaded.entry, 0);
     if loaded.interp.1 != 0 {
         let mut room = MaybeUninit::<[u8; elf::PATH_MAX]>::uninit();
         let fd = elf::read_interpreter(program, loaded.interp, &mut room)
             .and_then(sys::open)
             .or_fail("its interpreter", &[]);
-        let interpreter = elf::load(fd, stack.sp, page, elf::Role::Interpreter);
+        let interpreter = elf::load(fd, stack.sp, page, Some(&loaded));
         sys::close(fd);
         (entry, interpreter_bias) = (interpreter.entry, interpreter.bias);
     }

@@ -104,6 +104,8 @@ pub const PLACE_FIXED: u64 = 1;
 pub const PLACE_PROGRAM: u64 = 2;
 /// `ET_DYN` that is an interpreter or has none: where mmap(2) puts it.
 pub const PLACE_ANYWHERE: u64 = 3;
+/// `ET_DYN` that is the interpreter of a program of fixed addresses: just there if mmap(2) finds that free, else anywhere.
+pub const PLACE_HINTED: u64 = 4;
 
 /// A run of pages to map.
 #[repr(C)]

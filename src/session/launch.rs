@@ -146,7 +146,11 @@ fn compose(
         objects,
         phdr: program.phdr_addr,
         phnum: u64::from(program.phnum),
-        start_code: program.start_code,
+        // Without code mm->start_code stays what it is before there is any.
+        start_code: match program.end_code {
+            0 => u64::MAX,
+            _ => program.start_code,
+        },
         end_code: program.end_code,
         start_data: program.start_data,
         end_data: program.end_data,
@@ -188,11 +192,18 @@ fn describe(plan: &LaunchPlan, object: &ObjectPlan, first_mapping: usize) -> wir
         place: match object.kind {
             ElfKind::Fixed => wire::PLACE_FIXED,
             ElfKind::Relocatable if is_program && plan.interp.is_some() => wire::PLACE_PROGRAM,
+            ElfKind::Relocatable if !is_program && plan.program.kind == ElfKind::Fixed => {
+                wire::PLACE_HINTED
+            }
             ElfKind::Relocatable => wire::PLACE_ANYWHERE,
         },
         span_start: object.span.start(),
         span_len: object.span.len_bytes(),
-        align: object.align_bytes,
+        // load_elf_interp() asks for none.
+        align: match is_program {
+            true => object.align_bytes,
+            false => plan.options.page.bytes(),
+        },
         entry: object.entry,
         first_mapping: first_mapping as u64,
         mappings: object.mappings.len() as u64,

@@ -60,7 +60,7 @@ pub const RANDOM_BITS: u32 = 28;
 
 /// `ELF_ET_DYN_BASE`: two thirds of the 47-bit address space.
 pub fn dyn_base(_sp: usize) -> usize {
-    0x5555_5555_4000
+    0x5555_5555_4aaa
 }
 
 /// open(2) flag.
