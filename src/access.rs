@@ -7,12 +7,34 @@ use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, StatVfsMountFlags, accessat};
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid, getgroups};
+use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::cramfs::{Image, Inode, InodeKind, show_path};
 use crate::error::{Error, Result};
 use crate::plan::LaunchPlan;
+use crate::sys;
+
+/// Nobody gets rights by xip-run: it executes whatever an image of the caller's has.
+///
+/// # Errors
+/// [`Kind::Failed`](crate::error::Kind) if it was installed so that it has rights that its caller has not.
+pub fn require_no_more_rights() -> Result<()> {
+    // A security module's transition to another domain is a secure execution too, and no more than that.
+    if !sys::is_secure_execution() {
+        return Ok(());
+    }
+    let has_another_user = getuid() != geteuid() || getgid() != getegid();
+    let has_file_capabilities =
+        !getuid().is_root() && capabilities(None).is_ok_and(|sets| !sets.permitted.is_empty());
+    if !has_another_user && !has_file_capabilities {
+        return Ok(());
+    }
+    Err(Error::failed(
+        "installed set-user-ID, set-group-ID or with capabilities, by which everybody could run anything with these rights: \
+         take them away (chmod ug-s, setcap -r); users need none for a session of their own (--probe)",
+    ))
+}
 
 /// Who asks.
 struct Caller {

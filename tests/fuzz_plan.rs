@@ -10,6 +10,8 @@ mod common;
 #[allow(dead_code, reason = "it is the unit tests' too")]
 #[path = "../src/elf/testing.rs"]
 mod making;
+#[path = "fuzz/targets/mod.rs"]
+mod targets;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -22,13 +24,14 @@ use common::storing::storing;
 use making::{Maker, PT_GNU_STACK, PT_INTERP, PT_LOAD, Phdr, load};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use targets::plan::prove;
 use xip_run::backing::NoCow;
 use xip_run::cramfs::build::{BuildOptions, build};
 use xip_run::cramfs::xip::XipPolicy;
-use xip_run::cramfs::{Image, ImageFile, Inode};
+use xip_run::cramfs::{Image, Inode};
 use xip_run::elf::{Class, Machine};
 use xip_run::error::Kind;
-use xip_run::plan::{LaunchPlan, PlanOptions, Source, Start};
+use xip_run::plan::{LaunchPlan, PlanOptions};
 use xip_run::units;
 use xip_run::units::{Endian, PageRange, PageSize};
 
@@ -69,30 +72,6 @@ fn check(image: &Image, path: &[u8], options: &PlanOptions, sound: bool) -> bool
     let grown = address_space_peak_kib() - *PEAK_BEFORE_KIB;
     assert!(grown < MEMORY_LIMIT_KIB, "{grown} KiB more memory");
     planned
-}
-
-fn prove(image: &Image, plan: &LaunchPlan, sound: bool) {
-    if let Err(err) = plan.verify(image) {
-        // A block that does not inflate is found only by reading it.
-        assert!(!sound && err.kind() == Kind::BadImage, "{err}");
-        return;
-    }
-    let totals = plan.totals();
-    assert!(totals.upfront_ram_bytes <= totals.worst_ram_bytes + totals.copy_on_write_bytes);
-    let explanation = plan.explain(Start::Alone);
-    assert!(!explanation.to_string().is_empty());
-    serde_json::to_string(&explanation).unwrap();
-    for object in plan.objects() {
-        let file = ImageFile::open(image, &object.inode).unwrap();
-        for mapping in &object.mappings {
-            let copied = mapping.copied_bytes(&file).unwrap();
-            let is_copied = matches!(mapping.source, Source::Copied { .. });
-            let len = is_copied.then_some(mapping.pages.len_bytes());
-            assert_eq!(copied.map(|bytes| bytes.len() as u64), len);
-            assert_eq!(object.mapping_at(mapping.pages.start()), Some(mapping));
-            assert_eq!(object.mapping_at(mapping.pages.end() - 1), Some(mapping));
-        }
-    }
 }
 
 fn machine() -> impl Strategy<Value = Machine> {

@@ -54,6 +54,10 @@ const WORK: &str =
 /// Typed at the prompt, to see the free memory. It starts nothing.
 const ZONES: &str =
     "while read -r line; do echo \"$line\"; done </proc/zoneinfo; echo ZONES \"DONE\"";
+/// RAM of the boards.
+const BOARD_KIB: u64 = 128 << 10;
+/// The least RAM is found to so many KiB.
+const STEP_KIB: u64 = 256;
 const PROMPT: &str = "/ # ";
 
 /// Where the system is.
@@ -71,6 +75,8 @@ struct Bench {
     kernel: PathBuf,
     flash: PathBuf,
     image: PathBuf,
+    /// Takes RAM before the first process.
+    hog: PathBuf,
 }
 
 impl Bench {
@@ -91,6 +97,7 @@ impl Bench {
             kernel: system.kernel,
             flash: system.flash,
             image: system.image,
+            hog: helper(&rig, "hog"),
             rig,
             dir,
             programs,
@@ -105,7 +112,8 @@ impl Bench {
         let board = Board::read(&self.rig.name);
         if place == Place::Flash {
             let modules = self.kernel.with_file_name("modules");
-            board.initramfs("", &self.programs, &modules, &to);
+            let more = format!("\nfile /hog {} 0755 0 0\n", self.hog.display());
+            board.initramfs(&more, &self.programs, &modules, &to);
             return (
                 to,
                 format!("{} {} xip.init={init}", board.cmdline, board::SHORT),
@@ -114,6 +122,7 @@ impl Bench {
         if place == Place::Initramfs {
             plant(&self.rig, &self.programs, &root, false);
             symlink(init.trim_start_matches('/'), root.join("init")).unwrap();
+            copy(&self.hog, &root.join("hog"));
         } else {
             fs::create_dir_all(root.join("root")).unwrap();
             plant(&self.rig, &self.programs, &root.join("tree"), false);
@@ -128,9 +137,18 @@ impl Bench {
         (to, format!("console={console} {}", board::SHORT))
     }
 
-    /// Boots it; what it said, if it came to its end.
-    fn boot(&self, place: Place, init: &str, mib: u64, answers: &[(&str, &str)]) -> Option<String> {
-        let (initramfs, append) = self.prepare(place, init);
+    /// Boots it with `taken_kib` of its RAM taken; what it said, if it came to its end.
+    fn boot(
+        &self,
+        place: Place,
+        init: &str,
+        taken_kib: u64,
+        answers: &[(&str, &str)],
+    ) -> Option<String> {
+        let (initramfs, mut append) = self.prepare(place, init);
+        if taken_kib > 0 {
+            append += &format!(" rdinit=/hog hog={taken_kib}");
+        }
         let tree = match place {
             Place::Flash => Board::read(&self.rig.name).tree(&self.rig, self.dir.path()),
             _ => None,
@@ -138,7 +156,7 @@ impl Bench {
         let machine = Machine {
             tree: tree.as_deref(),
             append,
-            memory_kib: mib << 10,
+            memory_kib: BOARD_KIB,
             limit: Duration::from_secs(60),
         };
         let system = System {
@@ -157,7 +175,7 @@ impl Bench {
     /// Seconds to the prompt, and KiB that are free then.
     fn prompt(&self, place: Place) -> (f64, u64) {
         let answers = [(PROMPT, ZONES), ("ZONES DONE", "poweroff -f")];
-        let said = self.boot(place, "/sbin/init", 128, &answers).unwrap();
+        let said = self.boot(place, "/sbin/init", 0, &answers).unwrap();
         let seconds = said
             .lines()
             .find_map(|line| line.strip_prefix("UPTIME "))
@@ -174,7 +192,7 @@ impl Bench {
 
     /// KiB of the first shell, and of each further one.
     fn shells(&self, place: Place) -> (String, String) {
-        let said = self.boot(place, "/rig/meter", 128, &[]).unwrap();
+        let said = self.boot(place, "/rig/meter", 0, &[]).unwrap();
         let line = said
             .lines()
             .find_map(|line| Some(line.split_once("METER: ")?.1));
@@ -183,22 +201,22 @@ impl Bench {
         (first.to_owned(), further.to_owned())
     }
 
-    /// The least MiB with which the prompt comes and the work is done.
+    /// The least KiB with which the prompt comes and the work is done.
     fn least(&self, place: Place) -> u64 {
-        let works = |mib: u64| {
+        let works = |taken_kib: u64| {
             let answers = [(PROMPT, WORK), ("WORK DONE", "poweroff -f")];
-            let said = self.boot(place, "/sbin/init", mib, &answers);
+            let said = self.boot(place, "/sbin/init", taken_kib, &answers);
             said.is_some_and(|said| said.contains("WORK DONE\n") && !said.contains("ut of memory"))
         };
-        let (mut fails, mut good) = (24, 96);
-        while good - fails > 1 {
+        let (mut good, mut fails) = (0, BOARD_KIB);
+        while fails - good > STEP_KIB {
             let between = (good + fails) / 2;
             match works(between) {
                 true => good = between,
                 false => fails = between,
             }
         }
-        good
+        BOARD_KIB - good
     }
 }
 
@@ -222,17 +240,17 @@ fn plant(rig: &Rig, programs: &Path, root: &Path, in_flash: bool) {
         "read up rest </proc/uptime; echo UPTIME $up\n",
     )
     .unwrap();
-    copy(&meter(rig), &root.join("rig/meter"));
+    copy(&helper(rig, "meter"), &root.join("rig/meter"));
     if in_flash {
         copy(&programs.join("xip-run"), &root.join("sbin/xip-run"));
     }
 }
 
-/// Builds tests/rigs/meter.rs.
-fn meter(rig: &Rig) -> PathBuf {
+/// Builds tests/rigs/NAME.rs.
+fn helper(rig: &Rig, name: &str) -> PathBuf {
     let target = rig.arch.target;
-    let to = cache().join(format!("meter-{}", rig.arch.name));
-    let source = rig::directory().join("meter.rs");
+    let to = cache().join(format!("{name}-{}", rig.arch.name));
+    let source = rig::directory().join(format!("{name}.rs"));
     run(Command::new("rustc")
         .args([
             "--edition=2024",
@@ -272,7 +290,7 @@ fn proof() {
         }
         println!("| {arch} | the kernel's cramfs XIP | | {kernel_first} | {kernel_further} | |");
     }
-    println!("\n| least RAM, MiB | initramfs | flash, xip-run |\n|---|---|---|");
+    println!("\n| least RAM, KiB | initramfs | flash, xip-run |\n|---|---|---|");
     for (bench, ..) in &benches {
         let (ram, flash) = (bench.least(Place::Initramfs), bench.least(Place::Flash));
         println!("| {} | {ram} | {flash} |", bench.rig.arch.name);

@@ -1,6 +1,6 @@
 //! What becomes of programs whose image is changed beneath them: it is said, not borne in silence.
 //!
-//! The pages of a file that is cut off are gone: who touches them gets SIGBUS, by the default action. As long as a program
+//! The pages of a file that is cut off are gone, and so is what a server that was killed has not given yet: who touches them gets SIGBUS, by the default action. As long as a program
 //! has asked for no other, the session has a handler in its place. It says so, restores the default and returns: the
 //! instruction is done once more, and the program ends as it would have. A program's own action is never replaced, and it
 //! never sees this one.
@@ -27,11 +27,20 @@ fn text(session: &'static Session, text: Str) -> &'static str {
 #[inline(never)]
 fn size_if_changed(session: &Session) -> Option<u64> {
     let stat = sys::statx(Fd(session.image_fd as usize)).ok()?;
-    // Every write and every truncation sets the time.
-    let is_as_it_was = session.image_map.flags & IMAGE_DEVICE != 0
+    let map = &session.image_map;
+    // Every write and every truncation sets the time; but what is cut off may be missed before it is set.
+    let is_as_it_was = map.flags & IMAGE_DEVICE != 0
         || stat.mtime_s == session.image_mtime_s
-            && u64::from(stat.mtime_ns) == session.image_mtime_ns;
+            && u64::from(stat.mtime_ns) == session.image_mtime_ns
+            && stat.size >= map.base + map.len;
     (!is_as_it_was).then_some(stat.size)
+}
+
+/// Has the server of the root directory ended? What the kernel still knows of it is not asked.
+fn is_server_gone() -> bool {
+    let root = c"/".as_ptr() as usize;
+    let stat = sys::statx_at(sys::AT_FDCWD, root, sys::AT_STATX_FORCE_SYNC);
+    stat.is_err_and(|errno| errno == Errno::ENOTCONN)
 }
 
 /// Programs are not started from an image that is another by now: the index is the old one's.
@@ -92,6 +101,8 @@ pub fn on_bus_error(info: &SigInfo) {
             text(session, session.text_truncated),
             &[("image offset", at)],
         );
+    } else if is_server_gone() {
+        say(text(session, session.text_server), &[]);
     }
 }
 

@@ -26,6 +26,7 @@ impl Errno {
     pub const ENOSYS: Self = Self(38);
     pub const ELOOP: Self = Self(40);
     pub const ELIBBAD: Self = Self(80);
+    pub const ENOTCONN: Self = Self(107);
     pub const ESTALE: Self = Self(116);
 
     /// Its name, for those that a launch can meet; empty for the others.
@@ -34,7 +35,7 @@ impl Errno {
         const NAMES: &[u8] =
             b"\x01EPERM\0\x02ENOENT\0\x05EIO\0\x07E2BIG\0\x08ENOEXEC\0\x09EBADF\0\x0bEAGAIN\0\
             \x0cENOMEM\0\x0dEACCES\0\x0eEFAULT\0\x11EEXIST\0\x13ENODEV\0\x14ENOTDIR\0\x16EINVAL\0\
-            \x17ENFILE\0\x18EMFILE\0\x28ELOOP\0\x4bEOVERFLOW\0\x50ELIBBAD\0\x5fEOPNOTSUPP\0\x74ESTALE\0";
+            \x17ENFILE\0\x18EMFILE\0\x28ELOOP\0\x4bEOVERFLOW\0\x50ELIBBAD\0\x5fEOPNOTSUPP\0\x67ECONNABORTED\0\x6bENOTCONN\0\x74ESTALE\0";
         NAMES
             .split(|&byte| byte == 0)
             .find(|entry| {
@@ -66,6 +67,7 @@ pub const O_NOFOLLOW: usize = arch::O_NOFOLLOW;
 const O_CLOEXEC: usize = 0o2_000_000;
 const O_NONBLOCK: usize = 0o4000;
 const O_NOCTTY: usize = 0o400;
+pub const AT_STATX_FORCE_SYNC: usize = 0x2000;
 const AT_STATX_DONT_SYNC: usize = 0x4000;
 const STATX_BASIC_STATS: usize = 0x7ff;
 const PR_SET_NAME: usize = 15;

@@ -224,6 +224,8 @@ pub struct Session {
     pub text_truncated: Str,
     /// What is said when it is found to be another, which no program is started from.
     pub text_changed: Str,
+    /// What is said when it needs a page that the server of the view is no more there to give.
+    pub text_server: Str,
     /// `st_mtime` of it when the session began, seconds; of a device it says nothing.
     pub image_mtime_s: i64,
     /// The same, nanoseconds within the second.

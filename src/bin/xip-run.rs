@@ -212,6 +212,9 @@ fn parse_bind() -> impl TypedValueParser<Value = Bind> {
 xip_run::c_main!(run);
 
 fn run(args: Vec<OsString>) -> u8 {
+    if let Err(err) = access::require_no_more_rights() {
+        return fail(&err);
+    }
     if serve::is_meant(&args) {
         return serve::run(args);
     }
@@ -235,12 +238,15 @@ fn run(args: Vec<OsString>) -> u8 {
     };
     match done {
         Ok(code) => code,
-        Err(err) => {
-            // eprintln!() would panic where standard error cannot be written to.
-            let _ = writeln!(std::io::stderr(), "xip-run: {err}");
-            err.kind().exit_code()
-        }
+        Err(err) => fail(&err),
     }
+}
+
+/// Says what went wrong; the exit code.
+fn fail(err: &Error) -> u8 {
+    // eprintln!() would panic where standard error cannot be written to.
+    let _ = writeln!(std::io::stderr(), "xip-run: {err}");
+    err.kind().exit_code()
 }
 
 /// The program's text, or at least something in the image, can be mapped from it.
@@ -305,7 +311,10 @@ impl Lost {
     fn directories(&mut self, image: &Image) {
         let missing: Vec<_> = ["/proc", "/dev"]
             .into_iter()
-            .filter(|path| image.resolve(path.as_bytes(), true).is_err())
+            .filter(|path| {
+                let found = image.resolve(path.as_bytes(), true);
+                found.is_err_and(|err| err.kind() == Kind::NotFound)
+            })
             .collect();
         if !missing.is_empty() {
             self.0.push(format!(

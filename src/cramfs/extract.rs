@@ -61,8 +61,8 @@ pub fn extract(image: &Image, dest: &Path, options: ExtractOptions) -> Result<Ex
         image,
         options,
         root: open_dest(dest)?,
-        parent: None,
-        directories: Vec::new(),
+        levels: Vec::new(),
+        path: Vec::new(),
         done: Extracted::default(),
         left_bytes: options.max_bytes,
     };
@@ -85,6 +85,7 @@ pub fn extract(image: &Image, dest: &Path, options: ExtractOptions) -> Result<Ex
         extract
             .reserve(&found)
             .map_err(|err| err.context(printable(&found.path)))?;
+        extract.leave(found.depth);
         if let Err(err) = extract.entry(&found) {
             let err = err.context(printable(&found.path));
             if found.inode.kind == InodeKind::Directory {
@@ -95,12 +96,7 @@ pub fn extract(image: &Image, dest: &Path, options: ExtractOptions) -> Result<Ex
             }
         }
     }
-    // Now that nothing is put into them any more; those inside first.
-    for (path, inode) in std::mem::take(&mut extract.directories).iter().rev() {
-        if let Err(err) = extract.directory_mode(path, inode) {
-            extract.fail(&err.context(printable(path)));
-        }
-    }
+    extract.leave(0);
     Ok(extract.done)
 }
 
@@ -128,11 +124,38 @@ struct Extract<'a> {
     image: &'a Image,
     options: ExtractOptions,
     root: OwnedFd,
-    /// The directory that the last entry was made in.
-    parent: Option<(Vec<u8>, OwnedFd)>,
-    directories: Vec<(Vec<u8>, Inode)>,
+    /// The directories from the root to where the walk is, as far as they were made.
+    levels: Vec<Level>,
+    /// The path of the last of them.
+    path: Vec<u8>,
     done: Extracted,
     left_bytes: u64,
+}
+
+/// A directory that entries are made in.
+struct Level {
+    path_len: usize,
+    inode: Inode,
+    /// Of the deepest [`MAX_OPEN`] only.
+    fd: Option<OwnedFd>,
+}
+
+/// How many directories are open at a time: 4095 bytes of path are 2047 directories.
+const MAX_OPEN: usize = 64;
+
+fn open_dir(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+        .map_err(sys("openat(O_DIRECTORY|O_NOFOLLOW)"))
+}
+
+/// Adds to a list that ends at [`MAX_FINDINGS`].
+fn note(list: &mut Vec<String>, what: &dyn std::fmt::Display, more: &str) {
+    if list.len() < MAX_FINDINGS {
+        list.push(what.to_string());
+    } else if list.len() == MAX_FINDINGS {
+        list.push(format!("more {more} than is listed"));
+    }
 }
 
 fn sys(call: &'static str) -> impl Fn(rustix::io::Errno) -> Error {
@@ -140,38 +163,66 @@ fn sys(call: &'static str) -> impl Fn(rustix::io::Errno) -> Error {
 }
 
 impl Extract<'_> {
-    /// Opens a directory of the destination, one component at a time, following no link.
-    fn open_dir(&self, path: &[u8]) -> Result<OwnedFd> {
-        let mut dir = self
-            .root
-            .try_clone()
-            .map_err(|err| Error::failed(format!("fcntl(F_DUPFD_CLOEXEC): {err}")))?;
-        for name in path
-            .split(|&byte| byte == b'/')
-            .filter(|name| !name.is_empty())
-        {
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            dir = rustix::fs::openat(&dir, name, flags, Mode::empty())
-                .map_err(sys("openat(O_DIRECTORY|O_NOFOLLOW)"))?;
+    /// The last directory of the levels.
+    fn parent(&mut self) -> Result<OwnedFd> {
+        if self.levels.last().is_none_or(|level| level.fd.is_none()) {
+            self.open_levels()?;
         }
-        Ok(dir)
+        let fd = self.levels.last().and_then(|level| level.fd.as_ref());
+        fd.unwrap_or(&self.root)
+            .try_clone()
+            .map_err(|err| Error::failed(format!("fcntl(F_DUPFD_CLOEXEC): {err}")))
     }
 
-    /// The directory that an entry goes into.
-    fn parent(&mut self, path: &[u8]) -> Result<OwnedFd> {
-        match self.parent.take() {
-            Some((known, dir)) if known == path => Ok(dir),
-            _ => self.open_dir(path),
+    /// Opens the deepest levels again, from the destination down, one component at a time, following no link.
+    fn open_levels(&mut self) -> Result<()> {
+        let closed = self.levels.len().saturating_sub(MAX_OPEN);
+        let mut names = self.path.split(|&byte| byte == b'/').skip(1);
+        let mut dir = open_dir(&self.root, b".")?;
+        for (number, level) in self.levels.iter_mut().enumerate() {
+            if number > 0 {
+                dir = open_dir(&dir, names.next().unwrap_or_default())?;
+            }
+            if number >= closed {
+                let kept = dir.try_clone();
+                level.fd = Some(kept.map_err(|err| Error::failed(format!("dup: {err}")))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes into a directory that was made just now.
+    fn enter(&mut self, found: &Found, fd: OwnedFd) {
+        self.path = found.path.clone();
+        self.levels.push(Level {
+            path_len: self.path.len(),
+            inode: found.inode,
+            fd: Some(fd),
+        });
+        let far = self.levels.len().checked_sub(MAX_OPEN + 1);
+        if let Some(level) = far.and_then(|far| self.levels.get_mut(far)) {
+            level.fd = None;
+        }
+    }
+
+    /// Goes up until so many directories are left. Now that nothing is put into them any more, they get their permissions.
+    fn leave(&mut self, depth: usize) {
+        while self.levels.len() > depth {
+            let dir = self.parent();
+            let Some(level) = self.levels.pop() else {
+                return;
+            };
+            let done = dir.and_then(|dir| self.attributes(dir, &level.inode));
+            if let Err(err) = done {
+                self.fail(&err.context(printable(&self.path)));
+            }
+            let above = self.levels.last().map_or(0, |level| level.path_len);
+            self.path.truncate(above);
         }
     }
 
     fn fail(&mut self, why: &dyn std::fmt::Display) {
-        if self.done.failed.len() < MAX_FINDINGS {
-            self.done.failed.push(why.to_string());
-        } else if self.done.failed.len() == MAX_FINDINGS {
-            let more = "more could not be unpacked than is listed";
-            self.done.failed.push(more.to_owned());
-        }
+        note(&mut self.done.failed, why, "could not be unpacked");
     }
 
     /// Takes what the entry needs from the limit.
@@ -191,16 +242,12 @@ impl Extract<'_> {
 
     fn entry(&mut self, found: &Found) -> Result<()> {
         if found.depth == 0 {
-            self.directories.push((found.path.clone(), found.inode));
+            let root = open_dir(&self.root, b".")?;
+            self.enter(found, root);
             return Ok(());
         }
-        let name = found.name();
-        let parent_len = found.path.len() - name.len();
-        let parent_path = found.path.get(..parent_len).unwrap_or_default();
-        let parent = self.parent(parent_path)?;
-        let made = self.make(&parent, name, found)?;
-        self.parent = Some((parent_path.to_vec(), parent));
-        if made {
+        let parent = self.parent()?;
+        if self.make(&parent, found.name(), found)? {
             self.done.entries += 1;
         }
         Ok(())
@@ -212,7 +259,7 @@ impl Extract<'_> {
         match inode.kind {
             InodeKind::Directory => {
                 rustix::fs::mkdirat(parent, name, Mode::RWXU).map_err(sys("mkdirat"))?;
-                self.directories.push((found.path.clone(), inode));
+                self.enter(found, open_dir(parent, name)?);
             }
             InodeKind::File => self.file(parent, name, &inode)?,
             InodeKind::Symlink => {
@@ -243,7 +290,8 @@ impl Extract<'_> {
 
     fn skip(&mut self, found: &Found, why: &str) {
         let path = printable(&found.path);
-        self.done.skipped.push(format!("{path}: left out: {why}"));
+        let what = format!("{path}: left out: {why}");
+        note(&mut self.done.skipped, &what, "was left out");
     }
 
     /// The permissions that an entry gets.
@@ -268,10 +316,6 @@ impl Extract<'_> {
             rustix::fs::fchown(&fd, uid, gid).map_err(sys("fchown (--special needs root)"))?;
         }
         rustix::fs::fchmod(&fd, self.mode(inode)).map_err(sys("fchmod"))
-    }
-
-    fn directory_mode(&self, path: &[u8], inode: &Inode) -> Result<()> {
-        self.attributes(self.open_dir(path)?, inode)
     }
 
     fn node(&self, parent: &OwnedFd, name: &[u8], inode: &Inode, kind: FileType) -> Result<()> {

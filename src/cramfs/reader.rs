@@ -217,7 +217,7 @@ impl Image {
         })
     }
 
-    fn outside(&self, at: u64, len_bytes: u64) -> Error {
+    pub(super) fn outside(&self, at: u64, len_bytes: u64) -> Error {
         Error::bad_image(format!(
             "bytes {at:#x}+{len_bytes:#x} lie outside the image, which ends at {:#x}",
             self.limit

@@ -2,13 +2,13 @@
 //!
 //! A hostile image can let a directory contain itself, let a thousand entries lead to the same directory, or nest
 //! directories without end. Two rules bound the work by the size of the image: the bytes of a directory belong to one
-//! directory only, and a path is no longer than `PATH_MAX`, beyond which no system call reaches.
+//! directory only, and a path is no longer than `PATH_MAX`, beyond which no system call reaches. Of each directory on the
+//! way a page is in memory, however large it is.
 
 use std::collections::BTreeMap;
-use std::vec;
 
 use super::dump::printable;
-use super::{Entry, Image, Inode, InodeKind};
+use super::{Cursor, Image, Inode, InodeKind};
 use crate::error::Error;
 use crate::units::ImageOffset;
 
@@ -56,7 +56,8 @@ impl From<Refused> for Error {
 /// Depth first, a directory before what is in it, in the image's order. Made by [`Image::walk`].
 ///
 /// A directory that cannot be read, or whose bytes belong to a directory already visited, is yielded like any other
-/// entry and then once more as [`Refused`]; the walk goes on after it.
+/// entry and then once more as [`Refused`], after those of its entries that come before the damage; the walk goes on
+/// after it.
 #[derive(Debug)]
 pub struct Walk<'a> {
     image: &'a Image,
@@ -76,7 +77,7 @@ pub struct Walk<'a> {
 #[derive(Debug)]
 struct Level {
     path_len: usize,
-    entries: vec::IntoIter<Entry>,
+    entries: Cursor,
 }
 
 impl Image {
@@ -111,7 +112,7 @@ impl Image {
 }
 
 impl Walk<'_> {
-    /// Reads the entries of `dir`, whose path is the walk's.
+    /// Goes to the entries of `dir`, whose path is the walk's.
     fn enter(&mut self, dir: &Inode) -> Result<(), Error> {
         let (start, end) = (dir.data.0, dir.data.0 + dir.size);
         let before = self.visited.range(..end).next_back();
@@ -121,13 +122,16 @@ impl Walk<'_> {
                 dir.size
             )));
         }
-        let entries = self.image.entries(dir)?;
+        if end > self.image.limit_bytes() {
+            return Err(in_directory(self.image.outside(start, dir.size), dir));
+        }
+        let entries = Cursor::new(self.image, dir).map_err(|err| in_directory(err, dir))?;
         if start != end {
             self.visited.insert(start, end);
         }
         self.levels.push(Level {
             path_len: self.path.len(),
-            entries: entries.into_iter(),
+            entries,
         });
         Ok(())
     }
@@ -170,24 +174,33 @@ impl Iterator for Walk<'_> {
         {
             return self.refused(dir.at, error);
         }
-        let entry = loop {
+        loop {
             let level = self.levels.last_mut()?;
             self.path.truncate(level.path_len);
-            match level.entries.next() {
-                Some(entry) => break entry,
-                None => self.levels.pop(),
+            let dir = *level.entries.directory();
+            let (at, error) = match level.entries.next_entry(self.image) {
+                Ok(Some((name, inode))) if level.path_len + 1 + name.len() <= MAX_PATH_BYTES => {
+                    self.path.push(b'/');
+                    self.path.extend_from_slice(name);
+                    return self.found(inode);
+                }
+                Ok(None) => {
+                    self.levels.pop();
+                    continue;
+                }
+                // What no path reaches is not visited, and nor are its neighbours.
+                Ok(Some((_, inode))) => (
+                    inode.at,
+                    Error::bad_image("the paths in this directory are longer than PATH_MAX"),
+                ),
+                Err(err) => (dir.at, err),
             };
-        };
-        if self.path.len() + 1 + entry.name.len() > MAX_PATH_BYTES {
-            // What no path reaches is not visited, and nor are its neighbours.
             self.levels.pop();
-            return self.refused(
-                entry.inode.at,
-                Error::bad_image("the paths in this directory are longer than PATH_MAX"),
-            );
+            return self.refused(at, error);
         }
-        self.path.push(b'/');
-        self.path.extend_from_slice(&entry.name);
-        self.found(entry.inode)
     }
+}
+
+fn in_directory(err: Error, dir: &Inode) -> Error {
+    err.context(format!("directory with the inode at {}", dir.at))
 }

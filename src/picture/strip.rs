@@ -1,5 +1,6 @@
 //! An image as a strip of pages: what is in each, and how often it was touched.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::svg::{Chart, WIDTH, size};
@@ -151,10 +152,23 @@ impl Strip {
 
     /// Marks what can be mapped, and what was touched. What is damaged is left as it is.
     fn files(&mut self, image: &Image, touched: Option<&Trace>) {
+        let mut pointer_bytes_left = image.limit_bytes();
+        let mut seen = HashSet::new();
         for found in image.walk().flatten() {
             let inode = found.inode;
             if inode.kind != InodeKind::File || inode.size == 0 {
                 continue;
+            }
+            // Different files have different pointers; those of one file are looked at again only where it was touched.
+            let is_touched = touched.is_some_and(|trace| trace.files.contains_key(&found.path));
+            if !seen.insert(inode.data) && !is_touched {
+                continue;
+            }
+            let Some(left) = pointer_bytes_left.checked_sub(4 * inode.block_count()) else {
+                continue;
+            };
+            if !is_touched {
+                pointer_bytes_left = left;
             }
             let page_bytes = self.page.bytes();
             let index = FileIndex::new(image, &inode, self.page);

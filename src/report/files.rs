@@ -1,7 +1,7 @@
 //! The files that processes map: how much of each is in place, how much is not and why, each page once however many
 //! processes map it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::iter::Sum;
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -201,6 +201,8 @@ pub struct NotInPlace {
 pub struct File {
     /// Its path: in the image, if it is there.
     pub file: String,
+    /// The image's path; `None` for a file of none.
+    pub image: Option<String>,
     /// Processes that map it.
     pub processes: u64,
     /// In place.
@@ -286,18 +288,23 @@ impl<'a> FileSums<'a> {
         sources
     }
 
-    /// All of them, by path.
-    pub(super) fn rows(&self) -> Vec<File> {
-        let rows = self.all.iter();
-        let rows =
-            rows.map(|(key, file)| file_row(file, self.users.get(key).copied().unwrap_or(0)));
+    /// All of them, by image and path. `name` is what images are called.
+    pub(super) fn rows(&self, name: impl Fn(&Arc<ImageFiles>) -> Option<String>) -> Vec<File> {
+        let rows = self.all.iter().map(|(key, file)| {
+            let image = match *key {
+                Key::InImage(number, _) => self.finder.image_files(number).and_then(&name),
+                _ => None,
+            };
+            file_row(file, image, self.users.get(key).copied().unwrap_or(0))
+        });
         let mut rows: Vec<File> = rows.collect();
-        rows.sort_by(|one, other| one.file.cmp(&other.file));
+        rows.sort_by(|one, other| (&one.image, &one.file).cmp(&(&other.image, &other.file)));
         rows
     }
 }
 
-/// The table of files; for scripts the reasons have a column of their own.
+/// The table of files. For scripts the reasons and the images have columns of their own; else images are named where there
+/// are several.
 pub fn table(files: &[File], for_scripts: bool) -> Table {
     let head = |title, name| Head { title, name };
     let mut table = Table {
@@ -310,20 +317,26 @@ pub fn table(files: &[File], for_scripts: bool) -> Table {
             head("    ANON", "copied_bytes"),
             head("FILE: WHY NOT IN PLACE", "file"),
         ],
-        rows: files.iter().map(|file| cells(file, for_scripts)).collect(),
+        rows: Vec::new(),
     };
     if for_scripts {
         table.heads.push(head("", "not_in_place_reasons"));
+        table.heads.push(head("", "image"));
     }
+    let images = files.iter().filter_map(|file| file.image.as_ref());
+    let several = images.collect::<BTreeSet<_>>().len() > 1;
+    let rows = files.iter().map(|file| cells(file, for_scripts, several));
+    table.rows.extend(rows);
     table
 }
 
-fn cells(file: &File, for_scripts: bool) -> Vec<Cell> {
+fn cells(file: &File, for_scripts: bool, several_images: bool) -> Vec<Cell> {
     let reasons = file.reasons.iter();
     let unit = if for_scripts { 1 } else { 1024 };
     let reasons = reasons.map(|why| format!("{} {}", why.reason, why.pages.mapped_bytes / unit));
     let reasons: Vec<String> = reasons.collect();
     let colon = if reasons.is_empty() { "" } else { ": " };
+    let image = file.image.as_deref().unwrap_or_default();
     let mut cells = vec![
         Cell::Number(file.processes),
         Cell::Bytes(file.in_place.mapped_bytes),
@@ -333,17 +346,23 @@ fn cells(file: &File, for_scripts: bool) -> Vec<Cell> {
         Cell::Bytes(file.copied_bytes),
     ];
     match for_scripts {
-        true => cells.extend([file.file.clone(), reasons.join("; ")].map(Cell::Text)),
-        false => cells.push(Cell::Text(format!(
-            "{}{colon}{}",
-            file.file,
-            reasons.join(", ")
-        ))),
+        true => {
+            cells.extend([file.file.clone(), reasons.join("; "), image.to_owned()].map(Cell::Text));
+        }
+        false => {
+            let of_image = match several_images && !image.is_empty() {
+                true => format!(" ({image})"),
+                false => String::new(),
+            };
+            let reasons = reasons.join(", ");
+            let text = format!("{}{of_image}{colon}{reasons}", file.file);
+            cells.push(Cell::Text(text));
+        }
     }
     cells
 }
 
-fn file_row(file: &FilePages, processes: u64) -> File {
+fn file_row(file: &FilePages, image: Option<String>, processes: u64) -> File {
     let sources = Sources::from(file);
     let reasons = file.places.iter().filter_map(|(place, sets)| match *place {
         Place::Not(reason) => Some(NotInPlace {
@@ -354,6 +373,7 @@ fn file_row(file: &FilePages, processes: u64) -> File {
     });
     File {
         file: file.path.clone(),
+        image,
         processes,
         in_place: sources.in_place(),
         not_in_place: sources.not_in_place(),

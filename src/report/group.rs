@@ -113,7 +113,7 @@ impl Observer {
         ram.other_cache_bytes = sources.cache_bytes() - ram.image_cache_bytes;
         Ok(Group {
             ram,
-            files: sums.rows(),
+            files: sums.rows(|files| self.name_of(files)),
             images: self.images().cloned().collect(),
             notes,
         })

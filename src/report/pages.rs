@@ -183,6 +183,11 @@ impl<'a> Finder<'a> {
             .position(|known| Arc::ptr_eq(known, files))
     }
 
+    /// The files of the image with a number.
+    pub(super) fn image_files(&self, number: usize) -> Option<&Arc<ImageFiles>> {
+        self.images.get(number)
+    }
+
     /// The number of an image.
     fn number_of(&mut self, files: &Arc<ImageFiles>) -> usize {
         self.known_number(files).unwrap_or_else(|| {

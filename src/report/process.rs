@@ -333,6 +333,11 @@ impl Observer {
         self.images.values()
     }
 
+    /// What the image of these files is called.
+    pub(super) fn name_of(&self, files: &Arc<ImageFiles>) -> Option<String> {
+        self.image_of(files).map(|open| open.path.clone())
+    }
+
     /// The image of these files, if it was opened.
     pub(super) fn image_of(&self, files: &Arc<ImageFiles>) -> Option<&OpenImage> {
         let mut images = self.images.values();

@@ -18,8 +18,13 @@ pub(super) struct Index {
 
 impl Index {
     /// Of the whole image. What is damaged in it has no entry: it is read through the view, which says what is wrong.
+    ///
+    /// Time and memory are bounded by the image's length, as every file of an honest image has block pointers and pages of
+    /// its own: where there are more of either than the image has room for, the files that come then have no entry.
     pub(super) fn new(image: &Image, page: PageSize) -> Self {
         let mut tables = Self::default();
+        let mut pointer_bytes_left = image.limit_bytes();
+        let runs_max = page.count(image.limit_bytes());
         // Files with the same data have the same number.
         let mut seen = BTreeSet::new();
         for found in image.walk().filter_map(|found| found.ok()) {
@@ -32,9 +37,17 @@ impl Index {
             else {
                 continue;
             };
+            let Some(left) = pointer_bytes_left.checked_sub(4 * inode.block_count()) else {
+                continue;
+            };
+            pointer_bytes_left = left;
             let Ok(index) = FileIndex::new(image, &inode, page) else {
                 continue;
             };
+            let direct = index.runs().iter().filter(|run| run.state.is_ok());
+            if (tables.runs.len() + direct.count()) as u64 > runs_max {
+                continue;
+            }
             let first_run = tables.runs.len();
             tables.runs.extend(index.runs().iter().filter_map(|run| {
                 Some(wire::Run {

@@ -205,7 +205,7 @@ fn try_begin(
     let [exe_fd, image_fd, resident_fd, boot_fd] = [0, 1, 2, 3].map(|at| first_fd + at);
     let kept = first_fd as u32..=boot_fd as u32;
     let tables = Tables::of_session(image, &descriptor.name, begin, kept);
-    let [text_truncated, text_changed] = tables.texts_at();
+    let [text_truncated, text_changed, text_server] = tables.texts_at();
     let resident_len = tables.resident_len();
     let boot = boot_memfd(resident_len)?;
     let stat = rustix::fs::fstat(&boot).map_err(|err| Error::failed(format!("fstat: {err}")))?;
@@ -225,6 +225,7 @@ fn try_begin(
         image_map: descriptor.map,
         text_truncated,
         text_changed,
+        text_server,
         image_mtime_s: descriptor.identity.mtime_s,
         image_mtime_ns: descriptor.identity.mtime_ns.cast_unsigned(),
         view_dev: device(view.st_dev),
@@ -351,8 +352,8 @@ struct Tables {
     filter: Vec<filter::Instruction>,
     files: Vec<wire::File>,
     runs: Vec<wire::Run>,
-    /// What the stub says of an image that was truncated, and of one that was changed.
-    texts: [String; 2],
+    /// What the stub says of an image that was truncated, of one that was changed, and of a server that is no more.
+    texts: [String; 3],
 }
 
 impl Tables {
@@ -378,6 +379,8 @@ impl Tables {
             format!(
                 "the image {name} was changed since the session began, and starts nothing any more; begin another"
             ),
+            "the server of the root directory has ended, and with it a page that was not read yet; begin another session"
+                .to_owned(),
         ];
         Self {
             filter,
@@ -388,7 +391,7 @@ impl Tables {
     }
 
     /// Where the texts are, from the record's start.
-    fn texts_at(&self) -> [wire::Str; 2] {
+    fn texts_at(&self) -> [wire::Str; 3] {
         let tables = size_of_val(self.filter.as_slice())
             + size_of_val(self.files.as_slice())
             + size_of_val(self.runs.as_slice());

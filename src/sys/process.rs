@@ -205,6 +205,12 @@ pub fn block_if_ignored(signal: i32) {
     }
 }
 
+/// Did execve(2) give this process rights that its caller has not? `AT_SECURE`: getauxval(3).
+pub fn is_secure_execution() -> bool {
+    // SAFETY: it reads what the kernel has put there.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Is something mapped at an address, on a page boundary? mincore(2).
 pub fn is_mapped(addr: u64) -> bool {
     let mut resident = [0_u8];

@@ -1,5 +1,6 @@
 //! What of the host shows in a view: its directories in the place of the image's empty ones, and `--bind`.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -60,16 +61,25 @@ impl Bind {
     }
 }
 
-/// One for each empty directory of the image that the host has too, in the image's order. The sources are canonical.
+/// So many empty directories of an image are looked for on the host, and so many are mounted on: a Debian system has some
+/// two hundred. More are a hostile image's, which can have one for every way that leads through `/proc/self/root`.
+const CANDIDATES_MAX: usize = 10_000;
+const HOST_DIRECTORIES_MAX: usize = 1000;
+
+/// One for each empty directory of the image that the host has too, in the image's order, up to a thousand. The sources
+/// are canonical.
 ///
-/// What is damaged in the image is passed over: whoever goes there is told.
+/// What is damaged in the image is passed over: whoever goes there is told. Of a name that a directory has twice the
+/// second is nowhere to be seen.
 pub fn host_directories(image: &Image) -> Vec<Bind> {
+    let mut seen = HashSet::new();
     image
         .walk()
         .filter_map(|found| found.ok())
         .filter(|found| {
             found.depth > 0 && found.inode.kind == InodeKind::Directory && found.inode.size == 0
         })
+        .take(CANDIDATES_MAX)
         .filter_map(|found| {
             let target = Path::new(OsStr::from_bytes(&found.path)).to_owned();
             let source = target.canonicalize().ok().filter(|path| path.is_dir())?;
@@ -79,6 +89,8 @@ pub fn host_directories(image: &Image) -> Vec<Bind> {
                 read_only: false,
             })
         })
+        .filter(|bind| seen.insert(bind.target.clone()))
+        .take(HOST_DIRECTORIES_MAX)
         .collect()
 }
 

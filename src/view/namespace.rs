@@ -59,7 +59,20 @@ pub fn server_of(source: &str) -> Option<u32> {
 
 /// An error of a system call that was needed for the view.
 pub(super) fn failed(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
-    Error::failed(format!("the root view: {what}: {}", err.into()))
+    let err = err.into();
+    let hint = match err.raw_os_error() {
+        Some(libc::ENOTCONN | libc::ECONNABORTED) => "; its server has ended",
+        _ => "",
+    };
+    Error::failed(format!("the root view: {what}: {err}{hint}"))
+}
+
+/// An error by which the kernel says that it has not enough of something just now, not that it has no such feature.
+fn is_shortage(err: &io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EAGAIN)
+    )
 }
 
 /// What may help where users may not have namespaces, or mount in them.
@@ -70,6 +83,9 @@ const NAMESPACES_HINT: &str = "run it as root, or let users have namespaces (CON
 /// The same for a call that is refused then, and that has changed nothing.
 fn refused(what: impl std::fmt::Display, err: impl Into<io::Error>) -> Error {
     let err = err.into();
+    if is_shortage(&err) {
+        return failed(what, err);
+    }
     Error::lacking(format!("the root view: {what}: {err}; {NAMESPACES_HINT}"))
 }
 
@@ -206,10 +222,13 @@ pub(super) fn enter_mount_namespace() -> Result<()> {
 pub(super) fn open_fuse() -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open("/dev/fuse", flags, Mode::empty()).map_err(|err| {
+        let err = io::Error::from(err);
+        if is_shortage(&err) {
+            return failed("open /dev/fuse", err);
+        }
         Error::lacking(format!(
-            "the root view: open /dev/fuse: {}; load the kernel's fuse module, let this user open it, name a mount of \
-             the same tree with --view, or run one program against the host's root with --no-root",
-            io::Error::from(err)
+            "the root view: open /dev/fuse: {err}; load the kernel's fuse module, let this user open it, name a mount of \
+             the same tree with --view, or run one program against the host's root with --no-root"
         ))
     })
 }

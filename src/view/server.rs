@@ -87,15 +87,12 @@ impl Server {
                 Err(err) => return Err(err.into()),
             };
             let answer = self.answer(request.get(..len).unwrap_or_default());
-            if answer.is_empty() {
+            if answer.is_empty() || send(&device, answer).is_ok() {
                 continue;
             }
-            // One that the kernel does not understand would leave the caller waiting forever. Other errors mean that
-            // nobody waits any more.
-            if rustix::io::write(&device, answer) == Err(Errno::INVAL) {
-                self.reply.fail(libc::EIO);
-                let _ = rustix::io::write(&device, self.reply.finish());
-            }
+            // Whoever asked would wait forever: another answer, or the end of the server, which all are told of.
+            self.reply.fail(libc::EIO);
+            send(&device, self.reply.finish())?;
         }
     }
 
@@ -302,6 +299,14 @@ impl Server {
         }
         self.reading = Some((number, cursor));
         Ok(())
+    }
+}
+
+/// Gives the kernel an answer. ENOENT is none: whoever asked waits no more. (After ENODEV read(2) will say it again.)
+fn send(device: &impl AsFd, answer: &[u8]) -> rustix::io::Result<()> {
+    match rustix::io::retry_on_intr(|| rustix::io::write(device, answer)) {
+        Ok(_) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        Err(err) => Err(err),
     }
 }
 

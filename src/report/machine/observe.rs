@@ -88,7 +88,7 @@ impl Observer {
                     sums.add(&looked.seen, View::new(looked.view, looked.image.as_ref()));
                 }
                 machine.heat = self.heat(&sums, page);
-                sums.rows()
+                sums.rows(|files| self.name_of(files))
             });
         }
         machine

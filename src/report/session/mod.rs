@@ -180,11 +180,11 @@ impl Session {
         processes.sort_by_key(|process| process.pid);
         Self {
             pid: around.pid,
-            image: around.image_path,
+            image: around.image_path.clone(),
             file_system: around.view.file_system,
             device: around.view.device,
             processes,
-            files: sums.rows(),
+            files: sums.rows(|_| around.image_path.clone()),
             session_memfds: around.memfds,
             server: around.server,
             totals,

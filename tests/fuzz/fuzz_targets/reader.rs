@@ -1,0 +1,9 @@
+//! Invariant: that of ../targets/reader.rs.
+#![no_main]
+
+#[path = "../../common/mod.rs"]
+mod common;
+#[path = "../targets/mod.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::reader::run(bytes));
