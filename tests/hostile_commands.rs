@@ -7,10 +7,8 @@
 #[allow(dead_code, unreachable_pub)]
 #[path = "common/image_bytes.rs"]
 mod image_bytes;
-#[allow(dead_code, unreachable_pub)]
 #[path = "common/launch.rs"]
 mod launch;
-#[allow(dead_code, unreachable_pub)]
 #[path = "common/mounted.rs"]
 mod mounted;
 
