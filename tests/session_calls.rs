@@ -169,6 +169,11 @@ fn arguments_of_mmap() {
 }
 
 #[test]
+fn what_would_change_a_file() {
+    compare("readonly", 55);
+}
+
+#[test]
 fn registers_and_stacks() {
     compare("stacks", 60);
 }

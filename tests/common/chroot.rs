@@ -15,9 +15,9 @@ for dir in proc dev sys; do mount --rbind "/$dir" "$root/$dir"; done
 mount --bind "$tmp" "$root/tmp"
 if [ -d "$root/var/files" ]; then
     mount -t tmpfs files "$root/sys"
-    cp -a "$root/var/files/." "$root/sys"
+    cp -a "$root/var/." "$root/sys"
     mount -o remount,ro,nosuid,nodev "$root/sys"
-    mount --move "$root/sys" "$root/var/files"
+    mount --move "$root/sys" "$root/var"
 fi
 cd "$root"
 shift 2

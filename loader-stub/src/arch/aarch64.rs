@@ -157,11 +157,12 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> usize {
 /// 1. Nothing in the range is used any more, and this code's other copy lies outside it.
 /// 2. `entry` and `sp` are a program's.
 pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by: usize) -> ! {
+    let code = address_of!(leave).wrapping_add(moved_by);
     // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
     unsafe {
         asm!(
             "br x17",
-            in("x17") address_of!(leave).wrapping_add(moved_by),
+            in("x17") code,
             in("x0") unmap,
             in("x1") len,
             in("x15") sp,

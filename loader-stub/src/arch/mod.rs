@@ -10,6 +10,7 @@ mod this;
 mod registers;
 
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+#[allow(unused_imports, reason = "they are the session's only")]
 pub use registers::{RED_ZONE_BYTES, WayBack};
 pub use this::*;
 

@@ -150,11 +150,12 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> usize {
 /// 1. Nothing in the range is used any more, and this code's other copy lies outside it.
 /// 2. `entry` and `sp` are a program's.
 pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by: usize) -> ! {
+    let code = address_of!(leave).wrapping_add(moved_by);
     // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
     unsafe {
         asm!(
             "jr t1",
-            in("t1") address_of!(leave).wrapping_add(moved_by),
+            in("t1") code,
             in("a0") unmap,
             in("a1") len,
             in("a2") sp,

@@ -151,11 +151,12 @@ pub fn stub_len() -> usize {
 /// 1. Nothing in the range is used any more, and this code's other copy lies outside it.
 /// 2. `entry` and `sp` are a program's; two words below `sp` are free.
 pub unsafe fn enter(entry: usize, sp: usize, unmap: usize, len: usize, moved_by: usize) -> ! {
+    let code = address_of!(leave).wrapping_add(moved_by);
     // SAFETY: `leave` needs just these registers, and the caller vouches for the rest (1, 2).
     unsafe {
         asm!(
             "jmp rax",
-            in("rax") address_of!(leave).wrapping_add(moved_by),
+            in("rax") code,
             in("rdi") unmap,
             in("rsi") len,
             in("r8") sp,
