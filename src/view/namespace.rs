@@ -280,7 +280,9 @@ fn start_server(
     sys::run_detached(&keep, || {
         // pkill -f of the program must not find its server.
         sys::set_title(SERVER_NAME.as_bytes());
-        give_up_rights();
+        if give_up_rights().is_err() {
+            return;
+        }
         let mounted = wait
             .try_clone()
             .and_then(|wait| File::from(wait).read_exact(&mut [0]));

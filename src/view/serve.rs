@@ -110,16 +110,16 @@ pub(super) fn outlive_everything() {
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
 }
 
-/// A server without rights: it parses what somebody else wrote, and needs none for that.
-pub(super) fn give_up_rights() {
+/// A server without rights: it parses what somebody else wrote, and needs none for that. There is none that could not.
+pub(super) fn give_up_rights() -> rustix::io::Result<()> {
     let _ = CString::new(SERVER_NAME).map(|name| rustix::thread::set_name(&name));
-    let _ = rustix::thread::set_no_new_privs(true);
+    rustix::thread::set_no_new_privs(true)?;
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
-    let _ = rustix::thread::set_capabilities(None, none);
+    rustix::thread::set_capabilities(None, none)
 }
 
 /// Says that it is ready, waits until the image is mounted (before, read(2) of the device fails), and serves. If the mount
@@ -130,8 +130,8 @@ pub(super) fn serve_when_mounted(
     ready: OwnedFd,
     mounted: OwnedFd,
 ) -> Result<()> {
-    give_up_rights();
     let fail = |err: std::io::Error| Error::failed(format!("the server: {err}"));
+    give_up_rights().map_err(|err| fail(err.into()))?;
     File::from(ready).write_all(b"!").map_err(fail)?;
     File::from(mounted).read_exact(&mut [0]).map_err(fail)?;
     sys::retire_arena();
