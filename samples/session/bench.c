@@ -9,6 +9,7 @@
 //                                       most 64 KiB)
 //     stat-as-user PATH                 as user 65534
 //     trap                              a system call that a filter of its own traps, and a handler that does nothing
+//     passed                            getppid, which the same filter lets pass
 //     spawn PROGRAM [ARG]...            vfork(2), execve(2) and waitpid(2)
 //     posix-spawn PROGRAM [ARG]...      posix_spawn(3) and waitpid(2)
 //     instances PROGRAM [ARG]...        starts COUNT of them, each of which writes a byte when it is ready; prints their
@@ -204,6 +205,7 @@ static const struct row {
     {"readdir", do_readdir, NULL},
     {"mmap", do_mmap, prepare_file},
     {"trap", do_trap, prepare_trap},
+    {"passed", do_getppid, prepare_trap},
     {"spawn", do_spawn, NULL},
     {"posix-spawn", do_posix_spawn, NULL},
 };

@@ -116,6 +116,13 @@ pub(crate) fn rows(tree: &Tree, execs: u32) -> Vec<Row> {
     row("sigprocmask", "sigprocmask", native, "sigprocmask", "");
     row("sigaction", "sigaction", native, "sigaction", "");
     row("trap", "a trap by seccomp, by itself", native, "trap", "");
+    row(
+        "passed",
+        "getppid past a filter, by itself",
+        native,
+        "passed",
+        "",
+    );
     rows
 }
 
