@@ -29,7 +29,7 @@ impl PageSize {
 
     /// The running kernel's page size (`AT_PAGESZ`), or `None` if it is not a supported one.
     pub fn of_running_kernel() -> Option<Self> {
-        Self::new(rustix::param::page_size() as u64)
+        Self::new(crate::sys::page_size())
     }
 
     /// Length in bytes.
