@@ -13,12 +13,12 @@
     )
 )]
 
+pub mod sys;
+
 pub mod config;
 pub mod error;
 pub mod feature;
 pub mod units;
-
-pub mod sys;
 
 pub mod backing;
 

@@ -34,7 +34,7 @@ impl PageSize {
     /// # Errors
     /// [`Kind::Lacking`](crate::error::Kind) if it is not a supported one.
     pub fn of_running_kernel() -> Result<Self> {
-        Self::new(rustix::param::page_size() as u64)
+        Self::new(crate::sys::page_size())
             .ok_or_else(|| Error::lacking("this kernel's page size is not 4, 16 or 64 KiB"))
     }
 

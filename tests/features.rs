@@ -138,6 +138,14 @@ impl Said {
         &self.stdout
     }
 
+    /// It has ended well, and nothing is lost.
+    #[track_caller]
+    fn goes_on_silently(&self) -> &str {
+        let all = (self.status, self.stderr.as_str());
+        assert_eq!(all, (Some(0), ""), "{}", self.stdout);
+        &self.stdout
+    }
+
     /// It has not begun, for want of this.
     #[track_caller]
     fn fails(&self, lacking: &[&str]) {
@@ -342,6 +350,21 @@ fn without_user_namespaces_users_have_one_program_in_place() {
     };
     assert_eq!(limited("", "echo on").goes_on(&lost), "on\n");
     limited("--require in-place", "true").fails(&["No space left", lost[1]]);
+    system.assert_gone();
+}
+
+/// Linux before 6.4 has no PR_GET_AUXV; what it would tell is not looked for in /proc.
+#[test]
+fn without_proc_programs_run() {
+    let Some(system) = System::new() else { return };
+    let image = system.image().display().to_string();
+    let deny = [Deny(libc::SYS_prctl, Some(0x4155_5856), libc::EINVAL)];
+    for options in ["", "--no-root"] {
+        let script =
+            format!("umount -l /proc; exec $xip --image {image} {options} /bin/busybox echo on");
+        let said = system.run(&deny, &script);
+        assert_eq!(said.goes_on_silently(), "on\n", "{options}");
+    }
     system.assert_gone();
 }
 

@@ -271,5 +271,5 @@ fn is_mounted_noexec(backing: &Backing) -> bool {
 }
 
 fn page_bytes() -> u64 {
-    rustix::param::page_size() as u64
+    crate::sys::page_size()
 }

@@ -77,7 +77,7 @@ fn cause_of_refusal(window: &Window, system: &System) -> String {
         return String::new();
     };
     // Where no length was given: the first page says it.
-    let page = rustix::param::page_size() as u64;
+    let page = crate::sys::page_size();
     let end = match window.len_known {
         true => addresses.end,
         false => addresses.start.saturating_add(page),

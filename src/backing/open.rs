@@ -132,7 +132,7 @@ impl Backing {
     /// See [`Backing::open`].
     pub fn open_again(path: &Path, at: u64, len_bytes: u64, whole: bool) -> Result<Self> {
         let part = Some(match whole {
-            true => Part::Map((at / rustix::param::page_size() as u64) as u32),
+            true => Part::Map((at / crate::sys::page_size()) as u32),
             false => Part::Bytes {
                 at,
                 len_bytes: Some(len_bytes),
@@ -241,7 +241,7 @@ impl Backing {
             .mapping(0, len_bytes)
             .ok_or_else(|| Error::failed(format!("{}: too long to be mapped here", self.name)))?;
         let fail = |what: String| Error::failed(format!("{}: {what}", self.name));
-        let page = rustix::param::page_size();
+        let page = crate::sys::page_size() as usize;
         let looked = sys::in_child_within(TRIAL, || {
             sys::no_core_dump();
             sys::Window::map(&mapping)
@@ -269,7 +269,7 @@ impl Backing {
     /// that is more than there can be.
     pub(super) fn mapping(&self, at: u64, len_bytes: u64) -> Option<(sys::Mapping<'_>, usize)> {
         let window = &self.window;
-        let align = window.align_bytes.max(rustix::param::page_size() as u64);
+        let align = window.align_bytes.max(crate::sys::page_size());
         let start = window.at.checked_add(at)?;
         let offset = match window.whole_only {
             true => window.at,
@@ -391,7 +391,7 @@ fn find_window(
                 whole_only: true,
                 addresses: Some(addresses.clone()),
                 ..Window::new(
-                    u64::from(map) * rustix::param::page_size() as u64,
+                    u64::from(map) * crate::sys::page_size(),
                     addresses.end - addresses.start,
                 )
             });

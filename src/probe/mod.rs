@@ -92,7 +92,7 @@ impl Probe {
         Ok(Self {
             kernel: uname.release().to_string_lossy().into_owned(),
             machine: uname.machine().to_string_lossy().into_owned(),
-            page_size: rustix::param::page_size() as u64,
+            page_size: crate::sys::page_size(),
             uid: rustix::process::geteuid().as_raw(),
             one_program_in_place: all(&[Need::Everything]),
             session_in_place: all(&[Need::Everything, Need::Session]),

@@ -50,6 +50,6 @@ pub fn parse(meminfo: &[u8], zoneinfo: &[u8], page_bytes: u64) -> Memory {
 /// The machine's RAM now.
 pub(super) fn now() -> Memory {
     let read = |path| std::fs::read(path).unwrap_or_default();
-    let page_bytes = rustix::param::page_size() as u64;
+    let page_bytes = crate::sys::page_size();
     parse(&read("/proc/meminfo"), &read("/proc/zoneinfo"), page_bytes)
 }

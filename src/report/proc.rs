@@ -81,7 +81,7 @@ impl Proc {
 
     /// The pages of a mapping.
     pub(super) fn page_runs(&self, mapping: &Mapping) -> Result<Vec<PageRun>> {
-        let page_bytes = rustix::param::page_size() as u64;
+        let page_bytes = crate::sys::page_size();
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let fail = |err: io::Error| self.fail("pagemap", err);
         let fd = rustix::fs::openat(&self.dir, "pagemap", flags, Mode::empty())

@@ -205,6 +205,13 @@ pub fn block_if_ignored(signal: i32) {
     }
 }
 
+/// The page size of the running kernel, bytes. The C library has it of its start (`AT_PAGESZ`); rustix would ask the kernel, or
+/// /proc before Linux 6.4, and panic where there is none.
+pub fn page_size() -> u64 {
+    // SAFETY: it reads a number.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0)
+}
+
 /// Did execve(2) give this process rights that its caller has not? `AT_SECURE`: getauxval(3).
 pub fn is_secure_execution() -> bool {
     // SAFETY: it reads what the kernel has put there.
