@@ -23,7 +23,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
 use image_bytes::*;
 use launch::{XIP_RUN, have, in_parallel, run, text};
@@ -39,8 +38,8 @@ fn address_space_kib(image_bytes: usize) -> usize {
     (64 << 10) + 8 * image_bytes / 1024
 }
 
-/// A second, when optimized and alone; here others run beside it.
-const TIME_LIMIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 1 });
+/// Seconds of processor time that a process may take; unoptimized.
+const TIME_LIMIT: u64 = if cfg!(debug_assertions) { 5 } else { 1 };
 
 /// An attack: its name, and what is in the image as `/attack`. Its data comes first in the image: at byte 0x4c + 2 * 0x14.
 struct Attack {
@@ -257,18 +256,15 @@ fn attacks() -> Vec<Attack> {
 fn bounded(what: &str, image_bytes: usize, command: &mut Command) -> Output {
     let limit = address_space_kib(image_bytes);
     let mut limited = Command::new("sh");
-    let script = format!("ulimit -v {limit}; exec \"$0\" \"$@\"");
+    let script = format!("ulimit -v {limit}; ulimit -t {TIME_LIMIT}; exec \"$0\" \"$@\"");
     limited
         .args(["-c", &script])
         .arg(command.get_program())
         .args(command.get_args());
     limited.env_remove("XIP_IMAGE").current_dir("/");
-    let start = Instant::now();
     let output = run(&mut limited, b"");
-    let took = start.elapsed();
     let stderr = text(&output.stderr);
-    println!("{took:?} {what}: {}", output.status);
-    assert!(took < TIME_LIMIT, "{what} took {took:?}");
+    println!("{what}: {}", output.status);
     let code = output.status.code();
     assert!(
         code.is_some_and(|code| code < 128 && code != 101) && !stderr.contains("panicked"),

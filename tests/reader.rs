@@ -7,7 +7,7 @@ use std::fs;
 use common::image_bytes::*;
 use common::{golden_bytes, noise};
 use xip_run::backing::Backing;
-use xip_run::cramfs::{Endian, Image, InodeKind};
+use xip_run::cramfs::{Endian, Image, ImageFile, InodeKind};
 use xip_run::error::Kind;
 
 #[test]
@@ -315,4 +315,19 @@ fn only_regular_files_back_an_image() {
     let err = image.read_file(&inode).unwrap_err();
     assert_eq!(err.kind(), Kind::BadImage);
     assert!(err.to_string().contains("shrunk"), "{err}");
+}
+
+#[test]
+fn a_block_stored_short_at_the_images_end_reads_as_zeros() {
+    let image = ImageBytes {
+        pad_to: 4,
+        ..ImageBytes::new(dir([("f", file([raw(b"short".as_slice())]).size(4096))]))
+    };
+    let image = Image::open(image.build()).unwrap();
+    let inode = image.lookup(b"f").unwrap();
+    let mut piece = [0xaa; 1000];
+    let opened = ImageFile::open(&image, &inode).unwrap();
+    opened.read(&mut piece, 3000).unwrap();
+    assert_eq!(piece, [0; 1000]);
+    assert_eq!(image.read_file(&inode).unwrap()[..6], *b"short\0");
 }

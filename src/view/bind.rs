@@ -73,6 +73,7 @@ const HOST_DIRECTORIES_MAX: usize = 1000;
 /// second is nowhere to be seen.
 pub fn host_directories(image: &Image) -> Vec<Bind> {
     let mut seen = HashSet::new();
+    let mut parent = (PathBuf::new(), None);
     image
         .walk()
         .filter_map(|found| found.ok())
@@ -82,7 +83,13 @@ pub fn host_directories(image: &Image) -> Vec<Bind> {
         .take(CANDIDATES_MAX)
         .filter_map(|found| {
             let target = Path::new(OsStr::from_bytes(&found.path)).to_owned();
-            let source = target.canonicalize().ok().filter(|path| path.is_dir())?;
+            let above = target.parent()?;
+            // Most have neighbours.
+            if parent.0 != above {
+                parent = (above.to_owned(), above.canonicalize().ok());
+            }
+            let source = parent.1.as_ref()?.join(target.file_name()?);
+            let source = source.canonicalize().ok().filter(|path| path.is_dir())?;
             Some(Bind {
                 source,
                 target,

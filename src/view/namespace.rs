@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{CapabilitySet, UnshareFlags};
@@ -366,9 +366,15 @@ pub(super) fn apply(bind: &Bind) -> Result<()> {
             let again = |err: Errno| fail("bind read-only", err.into());
             rustix::mount::unmount(target, UnmountFlags::DETACH).map_err(again)?;
             bind_it(false)?;
-            let kept = rustix::fs::statvfs(target).map_err(again)?.f_flag.bits();
-            let kept = MountFlags::from_bits_truncate(kept as u32)
-                & (MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
+            let there = rustix::fs::statvfs(target).map_err(again)?.f_flag;
+            let mut kept = MountFlags::empty();
+            for (flag, same) in [
+                (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+                (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+                (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+            ] {
+                kept.set(same, there.contains(flag));
+            }
             rustix::mount::mount_remount(target, MountFlags::BIND | MountFlags::RDONLY | kept, "")
                 .map_err(again)
         }
