@@ -21,11 +21,17 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
+const MS_REMOUNT: c_ulong = 32;
+
 fn main() {
     let kib: u64 = std::env::var("hog").unwrap().parse().unwrap();
     let devtmpfs = c"devtmpfs".as_ptr();
-    // SAFETY: strings of C; where it is mounted already it fails, which is as good.
-    unsafe { mount(devtmpfs, c"/dev".as_ptr(), devtmpfs, 0, std::ptr::null()) };
+    // By itself it is half of the RAM at most.
+    let size = c"size=100%".as_ptr().cast();
+    for flags in [0, MS_REMOUNT] {
+        // SAFETY: strings of C; where it is mounted already the first fails, which is as good.
+        unsafe { mount(devtmpfs, c"/dev".as_ptr(), devtmpfs, flags, size) };
+    }
     // It is one file system, wherever it is mounted, and stays.
     let mut file = File::create("/dev/hog").unwrap();
     copy(&mut repeat(1).take(kib << 10), &mut file).unwrap();
