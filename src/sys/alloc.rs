@@ -142,7 +142,7 @@ mod tests {
                     let new_size = 1 + number * 53 % 900;
                     let at = arena.realloc(at, layout, new_size);
                     let kept = std::slice::from_raw_parts(at, layout.size().min(new_size));
-                    assert!(kept.iter().all(|&byte| byte == value));
+                    assert!(kept == vec![value; kept.len()]);
                     at.write_bytes(value, new_size);
                     let layout = Layout::from_size_align(new_size, layout.align()).unwrap();
                     blocks.push((at, layout, value));
@@ -159,7 +159,7 @@ mod tests {
             // SAFETY: as above.
             unsafe {
                 let bytes = std::slice::from_raw_parts(at, layout.size());
-                assert!(bytes.iter().all(|&byte| byte == value));
+                assert!(bytes == vec![value; bytes.len()]);
                 arena.dealloc(at, layout);
             }
         }
@@ -177,10 +177,11 @@ mod tests {
             assert_eq!(arena.alloc(layout(20)), at);
             let next = arena.alloc(layout(20));
             assert_ne!(arena.realloc(at, layout(20), 30), at);
-            assert_eq!(
-                arena.realloc(next, layout(20), usize::MAX / 4),
-                std::ptr::null_mut()
-            );
+            // Miri has no memory that is refused.
+            if !cfg!(miri) {
+                let more = arena.realloc(next, layout(20), usize::MAX / 4);
+                assert_eq!(more, std::ptr::null_mut());
+            }
         }
     }
 }
