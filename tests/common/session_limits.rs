@@ -59,7 +59,10 @@ pub(crate) const LIMITS: [Limit; 17] = [
     Limit {
         probe: "masks",
         why: NEVER_BLOCKED,
-        scenarios: &[("a mask that a handler returns", None)],
+        scenarios: &[
+            ("a mask that a handler returns", Some("nothing")),
+            ("a mask that a handler returns, its end", None),
+        ],
     },
     Limit {
         probe: "sigsys",
