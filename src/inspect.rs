@@ -7,7 +7,7 @@ use crate::cramfs::check::MAX_FINDINGS;
 use crate::cramfs::dump::{Name, json};
 use crate::cramfs::format::flags;
 use crate::cramfs::regions::{Region, RegionKind};
-use crate::cramfs::{Endian, Image, Inode, InodeKind};
+use crate::cramfs::{Endian, Image, Inode, InodeKind, PointerBudget};
 use crate::error::{Error, Result};
 use crate::extent::{self, Extent, Storage};
 use crate::index::{FileIndex, NotDirect};
@@ -118,18 +118,17 @@ fn add_file(counts: &mut [PageCount], image: &Image, inode: &Inode) -> Result<()
     Ok(())
 }
 
-/// The files that were pictured, by where their data starts. Files with the same data are one; and different files have
-/// different block pointers, so that a hostile image cannot make more work than it has bytes.
+/// The files that were pictured, by where their data starts. Files with the same data are one.
 struct Files {
     first_paths: HashMap<ImageOffset, Name>,
-    left_bytes: u64,
+    pointers: PointerBudget,
 }
 
 impl Files {
     fn new(image: &Image) -> Self {
         Self {
             first_paths: HashMap::new(),
-            left_bytes: image.limit_bytes(),
+            pointers: PointerBudget::new(image),
         }
     }
 
@@ -138,10 +137,11 @@ impl Files {
         if self.first_paths.contains_key(&inode.data) {
             return Ok(false);
         }
-        let left = self.left_bytes.checked_sub(4 * inode.block_count());
-        self.left_bytes = left.ok_or_else(|| {
-            Error::bad_image("the block pointers of files overlap; see what `check` says")
-        })?;
+        if !self.pointers.take(inode) {
+            return Err(Error::bad_image(
+                "the block pointers of files overlap; see what `check` says",
+            ));
+        }
         self.first_paths.insert(inode.data, path.into());
         Ok(true)
     }

@@ -1,9 +1,9 @@
 //! What becomes of programs whose image is changed beneath them: it is said, not borne in silence.
 //!
-//! The pages of a file that is cut off are gone, and so is what a server that was killed has not given yet: who touches them gets SIGBUS, by the default action. As long as a program
-//! has asked for no other, the session has a handler in its place. It says so, restores the default and returns: the
-//! instruction is done once more, and the program ends as it would have. A program's own action is never replaced, and it
-//! never sees this one.
+//! The pages of a file that is cut off are gone, and so is what a server that was killed has not given yet: who touches them
+//! gets SIGBUS, by the default action. As long as a program has asked for no other, the session has a handler in its place.
+//! It says so, restores the default and returns: the instruction is done once more, and the program ends as it would have.
+//! A program's own action is never replaced, and it never sees this one.
 
 use crate::arch;
 use crate::error::{self, Args};

@@ -388,7 +388,11 @@ fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page
         let len = anonymous_start - file_end;
         if phdr.memsz > phdr.filesz && phdr.flags & PF_W != 0 && len > 0 {
             let last_page = ask.offset + (ask.len - page) as u64;
-            if sys::pread(ask.fd, &mut [0], last_page) == Ok(0) {
+            let is_beyond_the_end = match file {
+                Some(file) => u64::from(file.size) <= last_page,
+                None => sys::pread(ask.fd, &mut [0], last_page) == Ok(0),
+            };
+            if is_beyond_the_end {
                 // padzero()
                 fail(
                     "bss in a page beyond the file's end",

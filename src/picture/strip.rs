@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::svg::{Chart, WIDTH, size};
 use crate::cramfs::regions::RegionKind;
-use crate::cramfs::{Block, Image, InodeKind, show_name};
+use crate::cramfs::{Block, Image, InodeKind, PointerBudget, show_name};
 use crate::error::Result;
 use crate::index::FileIndex;
 use crate::inspect;
@@ -152,7 +152,7 @@ impl Strip {
 
     /// Marks what can be mapped, and what was touched. What is damaged is left as it is.
     fn files(&mut self, image: &Image, touched: Option<&Trace>) {
-        let mut pointer_bytes_left = image.limit_bytes();
+        let mut pointers = PointerBudget::new(image);
         let mut seen = HashSet::new();
         for found in image.walk().flatten() {
             let inode = found.inode;
@@ -164,11 +164,12 @@ impl Strip {
             if !seen.insert(inode.data) && !is_touched {
                 continue;
             }
-            let Some(left) = pointer_bytes_left.checked_sub(4 * inode.block_count()) else {
-                continue;
+            let may_look = match is_touched {
+                true => pointers.covers(&inode),
+                false => pointers.take(&inode),
             };
-            if !is_touched {
-                pointer_bytes_left = left;
+            if !may_look {
+                continue;
             }
             let page_bytes = self.page.bytes();
             let index = FileIndex::new(image, &inode, self.page);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::cramfs::{Image, Inode, InodeKind};
+use crate::cramfs::{Image, Inode, InodeKind, PointerBudget};
 use crate::error::{Error, Result};
 use crate::extent::{self, Storage};
 use crate::units::{BLOCK_BYTES, ImageOffset, PageSize};
@@ -70,7 +70,7 @@ impl ImageFiles {
     pub fn new(image: &Image) -> (Self, Option<Error>) {
         let mut found = Self::default();
         let mut damage = None;
-        let mut pointer_bytes_left = image.limit_bytes();
+        let mut pointers = PointerBudget::new(image);
         // The directories from the root to where the walk is, by their names.
         let mut levels: Vec<usize> = Vec::new();
         for entry in image.walk() {
@@ -106,15 +106,12 @@ impl ImageFiles {
                 inode: *inode,
                 names: vec![name],
             });
-            match pointer_bytes_left.checked_sub(inode.block_count() * 4) {
-                Some(left) => pointer_bytes_left = left,
-                None => {
-                    damage.get_or_insert(Error::bad_image(format!(
-                        "inode at {}: the block pointers of the image's files overlap each other",
-                        inode.at
-                    )));
-                    break;
-                }
+            if !pointers.take(inode) {
+                damage.get_or_insert(Error::bad_image(format!(
+                    "inode at {}: the block pointers of the image's files overlap each other",
+                    inode.at
+                )));
+                break;
             }
             if let Err(err) = found.add_spans(image, inode, file) {
                 damage.get_or_insert(err);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::cramfs::{Image, InodeKind};
+use crate::cramfs::{Image, InodeKind, PointerBudget};
 use crate::index::FileIndex;
 use crate::sys::wire;
 use crate::units::PageSize;
@@ -23,7 +23,7 @@ impl Index {
     /// its own: where there are more of either than the image has room for, the files that come then have no entry.
     pub(super) fn new(image: &Image, page: PageSize) -> Self {
         let mut tables = Self::default();
-        let mut pointer_bytes_left = image.limit_bytes();
+        let mut pointers = PointerBudget::new(image);
         let runs_max = page.count(image.limit_bytes());
         // Files with the same data have the same number.
         let mut seen = BTreeSet::new();
@@ -37,10 +37,9 @@ impl Index {
             else {
                 continue;
             };
-            let Some(left) = pointer_bytes_left.checked_sub(4 * inode.block_count()) else {
+            if !pointers.take(&inode) {
                 continue;
-            };
-            pointer_bytes_left = left;
+            }
             let Ok(index) = FileIndex::new(image, &inode, page) else {
                 continue;
             };
