@@ -11,7 +11,7 @@ mod tree;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use launch::first_line;
 use leftovers::Traces;
 use mounted::{Mounted, can_mount};
 use tempfile::TempDir;
@@ -284,11 +285,7 @@ fn waiting(system: &System) -> Child {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    assert_eq!(line, "ready\n");
+    assert_eq!(first_line(&mut child), "ready\n");
     child
 }
 
@@ -597,10 +594,7 @@ fn neither_the_memfds_nor_the_server_can_be_taken_away() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
+    first_line(&mut child);
     let servers = system.servers();
     assert_eq!(servers.len(), 1, "{servers:?}");
     let limits = fs::read_to_string(servers[0].join("limits")).unwrap();

@@ -1,11 +1,10 @@
 //! samples/pages.c: a program that touches so many pages of each kind as it is told, and then waits.
 #![allow(dead_code, unreachable_pub, reason = "each test is a crate of its own")]
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::launch::{Stage, compile, have_cc};
+use super::launch::{Stage, compile, first_line, have_cc};
 
 /// The program; none where there is no compiler.
 pub fn program() -> Option<PathBuf> {
@@ -40,11 +39,7 @@ impl Waits {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert_eq!(line, "ready\n");
+        assert_eq!(first_line(&mut child), "ready\n");
         let waits = Self(child);
         let stat = format!("/proc/{}/stat", waits.pid());
         while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {

@@ -6,7 +6,6 @@
 )]
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -15,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::launch::{Stage, XIP_RUN, have, run, text};
+use super::launch::{Stage, XIP_RUN, first_line, have, run, text};
 use super::mounted::can_mount;
 
 pub const PAGE: u64 = 4096;
@@ -88,14 +87,11 @@ impl Waiting {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.as_mut().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
+        assert_eq!(first_line(&mut child), "ready\n");
         let mut session = Self {
             child,
             pids: Vec::new(),
         };
-        assert_eq!(line, "ready\n");
         session.settle(processes);
         session
     }
