@@ -193,8 +193,8 @@ pub const ACTIONS: u64 = 4096;
 
 /// What every program of a session shares: the stub with this record at [`RECORD`] is the *resident* memfd, mapped as one
 /// read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
-/// at the same place, and claims the addresses of it all: the resident one is mapped over it, because the kernel changes `/proc/self/exe` only when no page of
-/// the executed file is mapped any more (`replace_mm_exe_file()`).
+/// at the same place, and claims the addresses of it all: the resident one is mapped over it, because the kernel changes
+/// `/proc/self/exe` only when no page of the executed file is mapped any more (`replace_mm_exe_file()`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Session {

@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use super::classify::{Class, MappedFile, classify};
 use super::image_files::ImageFiles;
 use super::mountinfo;
+use super::pagemap::PageRun;
 use super::proc::Proc;
 use super::session_memfd::{Identity, Memfds, SessionImage, is_session_memfd};
 use super::smaps::{self, Mapping};
-use super::summary::{Report, Subject};
+use super::summary::{Report, Row, Subject};
 use crate::backing::{Backing, FileIdentity};
 use crate::cramfs::{Image, show_name};
 use crate::error::Result;
@@ -26,6 +27,9 @@ type ImageKey = (FileIdentity, u64);
 /// `f_type` of the filesystems whose files are RAM and nothing else: statfs(2).
 const TMPFS_MAGIC: u32 = 0x0102_1994;
 const RAMFS_MAGIC: u32 = 0x8584_58f6;
+
+/// The pages of longer mappings are not looked at one by one: 8 MiB of /proc/PID/pagemap.
+pub(super) const LOOKED_AT_BYTES: u64 = 4 << 30;
 
 /// Measures processes; it remembers the images that it has walked.
 #[derive(Debug, Default)]
@@ -82,6 +86,26 @@ impl Observed {
     /// The file behind a mapping, if it could be opened.
     pub(super) fn file(&self, mapping: &Mapping) -> Option<&MappedFile> {
         self.files.get(&(mapping.device, mapping.inode))
+    }
+
+    /// The pages of a mapping of a file; none, with a note, if it is too long to be looked at.
+    pub(super) fn file_runs(
+        &self,
+        mapping: &Mapping,
+        row: &Row,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<PageRun>> {
+        if mapping.size_bytes() <= LOOKED_AT_BYTES {
+            return self.proc.page_runs(mapping);
+        }
+        notes.push(format!(
+            "process {}: {} is mapped for more than {} GiB; {} KiB of it that are touched are not counted",
+            self.report.pid,
+            row.path,
+            LOOKED_AT_BYTES >> 30,
+            mapping.rss_bytes / 1024
+        ));
+        Ok(Vec::new())
     }
 }
 
@@ -184,7 +208,7 @@ impl Observer {
                 Some((_, file)) => Some(file.clone()),
                 None => {
                     let opened = proc.open_mapped(mapping).ok();
-                    let fd = image.file.as_ref().or(opened.as_ref())?;
+                    let fd = opened.as_ref().or(image.file.as_ref())?;
                     Some(self.describe_device(fd, map, &path, notes))
                 }
             };
@@ -234,9 +258,7 @@ impl Observer {
         path: &str,
         notes: &mut Vec<String>,
     ) -> MappedFile {
-        let image = is_regular(file)
-            .then(|| self.image(file, path, notes))
-            .flatten();
+        let image = self.image(file, path, notes);
         MappedFile {
             is_image: image.is_some(),
             image: image.map(|image| image.files),
@@ -280,13 +302,17 @@ impl Observer {
         self.walk(backing, path, notes)
     }
 
-    /// The image and its files, if `file`, an `O_PATH` descriptor of a regular file, is one.
+    /// The image and its files, if `file`, an `O_PATH` descriptor, is one. Only a regular file is opened: to open a device
+    /// can mean something, and it is not the caller who has named it.
     pub(super) fn image(
         &mut self,
         file: &OwnedFd,
         path: &str,
         notes: &mut Vec<String>,
     ) -> Option<OpenImage> {
+        if !is_regular(file) {
+            return None;
+        }
         let reopened = format!("/proc/self/fd/{}", file.as_raw_fd());
         let backing = Backing::open(Path::new(&reopened)).ok()?;
         self.walk(backing, path, notes)
@@ -345,7 +371,7 @@ impl Observer {
     }
 }
 
-fn is_regular(file: &OwnedFd) -> bool {
+pub(in crate::report) fn is_regular(file: &OwnedFd) -> bool {
     rustix::fs::fstat(file)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }

@@ -227,6 +227,14 @@ impl SessionImage {
         mapping.inode == self.inode && mapping.path == self.path
     }
 
+    /// The device, by a mapping of it; `None` if the process has none. Whoever maps it was let open it: the record alone
+    /// shall have nobody's xip-mem open a device of its choice.
+    pub(super) fn mapped_device(&self, proc: &Proc) -> Option<OwnedFd> {
+        let maps = proc.read("maps").ok()?;
+        let mapping = smaps::parse_maps(&maps).find(|mapping| self.is_mapped_by(mapping))?;
+        proc.open_mapped(&mapping).ok()
+    }
+
     /// A session's image is a descriptor of each of its processes.
     fn of_descriptor(proc: &Proc, number: u64, device: Option<ImageMap>) -> Option<Self> {
         let path = format!("fd/{number}");

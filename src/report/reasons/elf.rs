@@ -12,6 +12,9 @@ use crate::units::PageSize;
 const DT_RELR: u64 = 36;
 const DT_RELRSZ: u64 = 35;
 
+/// Each of them may be looked at for every relocation. Linkers make a dozen.
+const SEGMENTS_LIMIT: usize = 64;
+
 /// Pages of a file, by their numbers in it, that something other than the program's own code writes to.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StartWrites {
@@ -27,6 +30,9 @@ impl StartWrites {
         let Ok(elf) = Elf::parse(file) else {
             return found;
         };
+        if elf.program_headers.len() > SEGMENTS_LIMIT {
+            return found;
+        }
         let offset_of = |address: u64| {
             elf.program_headers.iter().find_map(|segment| {
                 let into = address.checked_sub(segment.p_vaddr)?;
@@ -35,37 +41,32 @@ impl StartWrites {
             })
         };
         let word = if elf.is_64 { 8 } else { 4 };
-        let mut relocate = |address: u64| {
+        let relocate = |address: u64| {
             // A word that is not aligned can lie in two pages.
             let last = address.saturating_add(word - 1);
             let pages = [address, last].map(|at| offset_of(at).map(|at| at / page.bytes()));
             found.relocated.extend(pages.into_iter().flatten());
         };
         let dynamic = elf.dynrelas.iter().chain(elf.dynrels.iter());
-        dynamic
-            .chain(elf.pltrelocs.iter())
-            .for_each(|relocation| relocate(relocation.r_offset));
         // Of static programs: IRELATIVE, found by symbols of the linker's, in a section of its own.
-        for (_, section) in &elf.shdr_relocs {
-            section
-                .iter()
-                .for_each(|relocation| relocate(relocation.r_offset));
-        }
-        relative(&elf, file, word, offset_of)
-            .into_iter()
+        let sections = elf.shdr_relocs.iter().flat_map(|(_, section)| section);
+        let relocations = dynamic.chain(elf.pltrelocs.iter()).chain(sections);
+        relocations
+            .map(|relocation| relocation.r_offset)
+            .chain(relative(&elf, file, word, &offset_of))
+            // No more than there are words, whatever it says.
+            .take(file.len() / word as usize)
             .for_each(relocate);
 
         for segment in &elf.program_headers {
             let end = segment.p_vaddr.saturating_add(segment.p_memsz);
             if segment.p_type == PT_GNU_RELRO {
-                let mut at = page.floor(segment.p_vaddr);
+                let start = page.floor(segment.p_vaddr);
                 // No longer than the file, whatever it says.
-                while at < end && (at - segment.p_vaddr.min(at)) < file.len() as u64 {
-                    found
-                        .relro
-                        .extend(offset_of(at.max(segment.p_vaddr)).map(|at| at / page.bytes()));
-                    at += page.bytes();
-                }
+                let end = end.min(start.saturating_add(file.len() as u64));
+                let pages = (start..end).step_by(page.bytes() as usize);
+                let offsets = pages.filter_map(|at| offset_of(at.max(segment.p_vaddr)));
+                found.relro.extend(offsets.map(|at| at / page.bytes()));
             }
             let file_end = segment.p_vaddr.saturating_add(segment.p_filesz);
             let has_tail = segment.p_type == PT_LOAD
@@ -99,12 +100,12 @@ impl StartWrites {
 
 /// The addresses in `DT_RELR`: an even word is an address, an odd one has a bit for each of the words that follow it
 /// (generic ABI, "Relative relocation table").
-fn relative(
+fn relative<'file>(
     elf: &Elf<'_>,
-    file: &[u8],
+    file: &'file [u8],
     word: u64,
-    offset_of: impl Fn(u64) -> Option<u64>,
-) -> Vec<u64> {
+    offset_of: &dyn Fn(u64) -> Option<u64>,
+) -> impl Iterator<Item = u64> + use<'file> {
     let entry = |tag| {
         let dynamic = elf.dynamic.as_ref()?;
         let found = dynamic.dyns.iter().find(|entry| entry.d_tag == tag)?;
@@ -115,31 +116,26 @@ fn relative(
         let len = usize::try_from(entry(DT_RELRSZ)?).ok()?;
         file.get(start..start.checked_add(len)?)
     };
-    let mut addresses = Vec::new();
+    let is_little_endian = elf.little_endian;
+    let values = table()
+        .unwrap_or_default()
+        .chunks_exact(word as usize)
+        .map(move |bytes| {
+            let add = |value, byte: &u8| value << 8 | u64::from(*byte);
+            match is_little_endian {
+                true => bytes.iter().rev().fold(0, add),
+                false => bytes.iter().fold(0, add),
+            }
+        });
     let mut next: u64 = 0;
-    for bytes in table().unwrap_or_default().chunks_exact(word as usize) {
-        let mut wide = [0; 8];
-        let value = if elf.little_endian {
-            wide.iter_mut()
-                .zip(bytes)
-                .for_each(|(to, from)| *to = *from);
-            u64::from_le_bytes(wide)
-        } else {
-            wide.iter_mut()
-                .rev()
-                .zip(bytes.iter().rev())
-                .for_each(|(to, from)| *to = *from);
-            u64::from_be_bytes(wide)
+    values.flat_map(move |value| {
+        // An address is a set of one.
+        let (start, set, words) = match value & 1 {
+            0 => (value, 1, 1),
+            _ => (next, value >> 1, 8 * word - 1),
         };
-        if value & 1 == 0 {
-            addresses.push(value);
-            next = value.saturating_add(word);
-        } else {
-            let bits = 8 * word - 1;
-            let set = (0..bits).filter(|bit| value >> (bit + 1) & 1 == 1);
-            addresses.extend(set.map(|bit| next.saturating_add(bit * word)));
-            next = next.saturating_add(bits * word);
-        }
-    }
-    addresses
+        next = start.saturating_add(words * word);
+        let bits = (0..words).filter(move |bit| set >> bit & 1 == 1);
+        bits.map(move |bit| start.saturating_add(bit * word))
+    })
 }

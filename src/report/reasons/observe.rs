@@ -1,16 +1,15 @@
 //! Looks at a live process, page by page.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::elf::StartWrites;
 use super::{Reason, Reasons, Run};
-use crate::backing::Backing;
+use crate::cramfs::format::FILE_SIZE_LIMIT;
 use crate::cramfs::show_name;
 use crate::elf::ElfFile;
 use crate::error::Result;
@@ -19,11 +18,14 @@ use crate::report::classify::Class;
 use crate::report::files::SeenMapping;
 use crate::report::pagemap::{PageRun, PageState};
 use crate::report::pages::{Finder, Key, Place, Stretch, View, Why};
-use crate::report::process::{Known, Observed, Observer, OpenImage};
+use crate::report::process::{Known, LOOKED_AT_BYTES, Observed, Observer, OpenImage, is_regular};
 use crate::report::session_memfd::named_for;
 use crate::report::smaps::Mapping;
 use crate::report::summary::{Part, Row};
 use crate::units::PageSize;
+
+/// What a program's file is read of, to see what relocations write to. Chromium has 250 MB.
+const PROGRAM_LIMIT: u64 = 256 << 20;
 
 impl Observer {
     /// Finds out for each page of the process `pid` that is not in place why.
@@ -46,14 +48,24 @@ impl Observer {
             starts: HashMap::new(),
         };
         let mut found = Vec::new();
+        let mut notes = observed.report.notes.clone();
         for (mapping, row) in observed.mappings.iter().zip(&observed.report.rows) {
             if matches!(row.class, Class::Kernel | Class::Device) {
                 continue;
             }
+            let runs = match row.class {
+                // All of it has the same reason.
+                Class::Anonymous if mapping.size_bytes() > LOOKED_AT_BYTES => vec![PageRun {
+                    pages: page.count(mapping.size_bytes()),
+                    state: PageState::Copied,
+                }],
+                Class::Anonymous => observed.proc.page_runs(mapping)?,
+                _ => observed.file_runs(mapping, row, &mut notes)?,
+            };
             let seen = SeenMapping {
                 mapping: mapping.clone(),
                 file: observed.file(mapping).cloned(),
-                runs: observed.proc.page_runs(mapping)?,
+                runs,
             };
             if let Some(program) = program_of(row) {
                 looker.starts.entry(program).or_insert(row.start);
@@ -61,12 +73,7 @@ impl Observer {
             looker.mapping(&mut found, &mut finder, &seen, row);
         }
         let report = &observed.report;
-        Ok(Reasons::new(
-            pid,
-            report.name.clone(),
-            found,
-            report.notes.clone(),
-        ))
+        Ok(Reasons::new(pid, report.name.clone(), found, notes))
     }
 }
 
@@ -76,17 +83,18 @@ impl Observer {
         let Some(image) = observed.memfds.image(&observed.proc) else {
             return;
         };
-        let path = Path::new(OsStr::from_bytes(&image.path));
         let shown = show_name(&image.path);
         let notes = &mut Vec::new();
-        _ = match &image.device {
-            None => Backing::open(path)
-                .ok()
-                .and_then(|backing| self.walk(backing, &shown, notes)),
-            Some(map) => rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .ok()
-                .and_then(|fd| self.image_on_device(&fd, map, &shown, notes)),
+        let fd = match &image.device {
+            None => {
+                rustix::fs::open(&*image.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()
+            }
+            Some(_) => image.mapped_device(&observed.proc),
         };
+        _ = fd.and_then(|fd| match &image.device {
+            None => self.image(&fd, &shown, notes),
+            Some(map) => self.image_on_device(&fd, map, &shown, notes),
+        });
     }
 }
 
@@ -176,7 +184,7 @@ impl Looker<'_> {
         let writes = self.writes.entry(stretch.key).or_insert_with(|| {
             let content = contents(images, name).or_else(|| {
                 let fd = proc.open_mapped(mapping).ok()?;
-                std::fs::read(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()
+                whole_file(&fd)
             });
             StartWrites::new(&content.unwrap_or_default(), page)
         });
@@ -211,7 +219,9 @@ impl Looker<'_> {
             let bias = start.wrapping_sub(first);
             Some((FileIndex::new(image, &inode, page).ok()?, elf, bias))
         });
-        for address in (row.start..row.end).step_by(page.bytes() as usize) {
+        // No program is longer, whatever somebody calls his memfd.
+        let end = row.end.min(row.start.saturating_add(FILE_SIZE_LIMIT));
+        for address in (row.start..end).step_by(page.bytes() as usize) {
             let offset = index.as_ref().and_then(|(_, elf, bias)| {
                 elf.segments.iter().find_map(|segment| {
                     let first = page.floor(segment.vaddr);
@@ -245,6 +255,18 @@ fn program_of(row: &Row) -> Option<String> {
         let launched = std::str::from_utf8(named_for(path.as_bytes())?).ok()?;
         Some(launched.to_owned())
     })
+}
+
+/// The contents of a file, by an `O_PATH` descriptor. A device has no end, and a file's length need not be worth its storage.
+fn whole_file(fd: &OwnedFd) -> Option<Vec<u8>> {
+    let is_bounded = rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size as u64 <= PROGRAM_LIMIT);
+    if !is_bounded || !is_regular(fd) {
+        return None;
+    }
+    let file = File::open(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+    let mut content = Vec::new();
+    file.take(PROGRAM_LIMIT).read_to_end(&mut content).ok()?;
+    Some(content)
 }
 
 /// The contents of a file of one of the images.

@@ -22,9 +22,6 @@ use crate::session;
 use crate::units::PageSize;
 use crate::view;
 
-/// The pages of longer mappings are not looked at one by one: 8 MiB of /proc/PID/pagemap.
-const LOOKED_AT_BYTES: u64 = 4 << 30;
-
 impl Observer {
     /// Measures the session that the process `pid` is in, whose root directory is an image: all processes in its mount
     /// namespace, and those that left it but have the session's memfd. `image` is that image, where it is not to be found
@@ -151,10 +148,13 @@ impl Observer {
         let fd = image.file.as_ref()?;
         let shown = show_name(&image.path);
         let (open, mapped) = match &image.device {
-            Some(map) => (
-                self.image_on_device(fd, map, &shown, notes)?,
-                self.describe_device(fd, map, &shown, notes),
-            ),
+            Some(map) => {
+                let fd = image.mapped_device(member)?;
+                (
+                    self.image_on_device(&fd, map, &shown, notes)?,
+                    self.describe_device(&fd, map, &shown, notes),
+                )
+            }
             None => (
                 self.image(fd, &shown, notes)?,
                 self.describe(fd, &shown, notes),
@@ -328,17 +328,7 @@ pub(in crate::report) fn see(process: &Observed) -> Result<Seen> {
     for (mapping, row) in process.mappings.iter().zip(&report.rows) {
         let runs = match row.class {
             Class::Anonymous | Class::Kernel | Class::Device | Class::Stub => Vec::new(),
-            _ if mapping.size_bytes() > LOOKED_AT_BYTES => {
-                report.notes.push(format!(
-                    "process {}: {} is mapped for more than {} GiB; {} KiB of it that are touched are not counted",
-                    report.pid,
-                    row.path,
-                    LOOKED_AT_BYTES >> 30,
-                    mapping.rss_bytes / 1024
-                ));
-                Vec::new()
-            }
-            _ => process.proc.page_runs(mapping)?,
+            _ => process.file_runs(mapping, row, &mut report.notes)?,
         };
         mappings.push(SeenMapping {
             mapping: mapping.clone(),
