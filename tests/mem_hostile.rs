@@ -141,17 +141,17 @@ fn headers_make_no_more_work_than_the_file_is_long() {
 // ---- forged records
 
 /// A memfd as a launcher makes them, with words at offsets of its record; mapped.
-fn forged(words: &[(usize, u64)], path: &Path) -> (File, Mapped) {
+fn forged(record: u64, words: &[(usize, u64)], path: &Path) -> (File, Mapped) {
     let memfd = memfd_create("xip-run:forged", MemfdFlags::CLOEXEC).unwrap();
     let memfd = File::from(memfd);
     memfd.set_len(4 * wire::PART).unwrap();
     let path_at = wire::PART;
     memfd
-        .write_all_at(path.as_os_str().as_bytes(), wire::RECORD + path_at)
+        .write_all_at(path.as_os_str().as_bytes(), record + path_at)
         .unwrap();
     for &(at, value) in words {
         memfd
-            .write_all_at(&value.to_ne_bytes(), wire::RECORD + at as u64)
+            .write_all_at(&value.to_ne_bytes(), record + at as u64)
             .unwrap();
     }
     let mapped = Mapped::file(&memfd, PAGE);
@@ -225,8 +225,8 @@ fn no_device_is_opened_on_a_forged_records_word() {
                 (offset_of!(wire::Session, image_fd), fd.as_raw_fd() as u64),
             ];
             let session = [&words[..], &map(session_map, flags)].concat();
-            for words in [single, session] {
-                let _forged = forged(&words, path);
+            for (record, words) in [(wire::RECORD, single), (wire::SESSION_RECORD, session)] {
+                let _forged = forged(record, &words, path);
                 for options in [&[][..], &["--why"]] {
                     let opened = is_opened(path, || {
                         look(options);

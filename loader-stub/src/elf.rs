@@ -101,31 +101,50 @@ impl Header {
         matches!(self.kind, ET_EXEC | ET_DYN)
     }
 
-    /// Shows every program header to `visit`, which says whether to go on.
+    /// Shows every program header to `visit`, which says whether to go on. `head` is what was read of the file's start:
+    /// usually they are there.
     #[inline(never)]
-    pub fn each_phdr(&self, fd: Fd, visit: &mut dyn FnMut(&Phdr) -> bool) -> Result<(), Errno> {
+    pub fn each_phdr(
+        &self,
+        head: &[u8],
+        fd: Fd,
+        visit: &mut dyn FnMut(&Phdr) -> bool,
+    ) -> Result<(), Errno> {
         /// How many are read at a time: a vfork child has little stack.
         const BATCH: usize = 4;
         let mut batch = MaybeUninit::<[u8; BATCH * size_of::<Phdr>()]>::uninit();
         let mut at = self.phoff as u64;
-        let mut left = usize::from(self.phnum) * size_of::<Phdr>();
-        while left > 0 {
-            let want = left.min(BATCH * size_of::<Phdr>());
-            let bytes = sys::pread_into(fd, &mut batch, want, at)?;
-            if bytes.len() != want {
+        let mut bytes = head.get(self.phoff..).unwrap_or_default();
+        for _ in 0..self.phnum {
+            if bytes.len() < size_of::<Phdr>() {
+                bytes = sys::pread_into(fd, &mut batch, BATCH * size_of::<Phdr>(), at)?;
+            }
+            let Some((phdr, rest)) = bytes.split_at_checked(size_of::<Phdr>()) else {
                 return Err(Errno::EIO);
+            };
+            // SAFETY: as many bytes as a program header has; every value of its fields is valid.
+            let phdr = unsafe { phdr.as_ptr().cast::<Phdr>().read_unaligned() };
+            if !visit(&phdr) {
+                break;
             }
-            for phdr in bytes.chunks_exact(size_of::<Phdr>()) {
-                // SAFETY: as many bytes as a program header has; every value of its fields is valid.
-                let phdr = unsafe { phdr.as_ptr().cast::<Phdr>().read_unaligned() };
-                if !visit(&phdr) {
-                    return Ok(());
-                }
-            }
-            at = at.wrapping_add(want as u64);
-            left -= want;
+            bytes = rest;
+            at = at.wrapping_add(size_of::<Phdr>() as u64);
         }
         Ok(())
+    }
+
+    /// Are all of them in the file, as far as its last one tells?
+    pub fn require_phdrs(&self, fd: Fd) -> Result<(), Errno> {
+        let mut last = [0; size_of::<Phdr>()];
+        let before = (usize::from(self.phnum) - 1) * size_of::<Phdr>();
+        match sys::pread(
+            fd,
+            &mut last,
+            (self.phoff as u64).wrapping_add(before as u64),
+        )? {
+            read if read == last.len() => Ok(()),
+            _ => Err(Errno::EIO),
+        }
     }
 }
 
@@ -169,9 +188,13 @@ pub struct Loaded {
 /// Loads a program, or the interpreter of one. Those with an interpreter go where programs go, others where mmap(2) puts
 /// them.
 pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded {
-    let mut head = Head([0; size_of::<Header>()]);
-    sys::pread(fd, &mut head.0, 0).or_fail("pread", &[]);
-    let Some(header) = Header::of(&head.0).filter(|header| header.is_program()) else {
+    /// A header, and more program headers than most have.
+    const START_BYTES: usize = 1024;
+    let mut head = Head([0; START_BYTES]);
+    let read = sys::pread(fd, &mut head.0, 0).or_fail("pread", &[]);
+    let head = &head.0[..read];
+    let header = head.first_chunk().and_then(Header::of);
+    let Some(header) = header.filter(|header| header.is_program()) else {
         fail("not an ELF program of this machine", &[], None)
     };
     let mut loaded = Loaded {
@@ -194,7 +217,7 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
     };
     let each = |visit: &mut dyn FnMut(&Phdr) -> bool| {
         header
-            .each_phdr(fd, visit)
+            .each_phdr(head, fd, visit)
             .or_fail("pread of the program headers", &[]);
     };
     each(&mut |phdr| {
@@ -323,7 +346,7 @@ impl Loaded {
                 true => first & !(page - 1),
                 false => start,
             };
-            let handler = stub_base() - wire::PART as usize..stub_base() + session.len as usize;
+            let handler = stub_base()..stub_base() + session.len as usize;
             // What wraps cannot be mapped, and need not be looked at.
             if start < handler.end && whole.saturating_add(len) > handler.start {
                 fail("where the session's handler is", &[("addr", start)], None);
@@ -388,23 +411,21 @@ fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page
         let len = anonymous_start - file_end;
         if phdr.memsz > phdr.filesz && phdr.flags & PF_W != 0 && len > 0 {
             let last_page = ask.offset + (ask.len - page) as u64;
-            let is_beyond_the_end = match file {
-                Some(file) => u64::from(file.size) <= last_page,
-                None => sys::pread(ask.fd, &mut [0], last_page) == Ok(0),
-            };
-            if is_beyond_the_end {
+            let file_end_at = ask.offset + (ask.len - len) as u64;
+            match is_zero(ask.fd, file_end_at, len) {
+                // What is zero already stays clean, and costs no memory.
+                Some(true) => {}
+                // SAFETY: the page was just mapped, writable.
+                Some(false) => unsafe {
+                    core::slice::from_raw_parts_mut(file_end as *mut u8, len).fill(0);
+                },
+                None if sys::pread(ask.fd, &mut [0], last_page) != Ok(0) => {}
                 // padzero()
-                fail(
+                None => fail(
                     "bss in a page beyond the file's end",
                     &[("addr", file_end)],
                     None,
-                );
-            }
-            // SAFETY: the page was just mapped, writable.
-            let rest = unsafe { core::slice::from_raw_parts_mut(file_end as *mut u8, len) };
-            // What is zero already stays clean, and costs no memory.
-            if rest.iter().any(|&byte| byte != 0) {
-                rest.fill(0);
+                ),
             }
         }
     }
@@ -420,6 +441,28 @@ fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page
         let answer = unsafe { sys::mmap(anonymous_start, len, prot, flags, None, 0) };
         expect(answer, anonymous_start);
     }
+}
+
+/// Are `len` bytes at an offset zero? `None` if those that there are are, and the file ends. They are read: looking at the
+/// mapping would be one page fault, and the first write to it another.
+#[inline(never)]
+fn is_zero(fd: Fd, mut at: u64, mut len: usize) -> Option<bool> {
+    let mut some = [0; 256];
+    while len > 0 {
+        let want = some.len().min(len);
+        let Ok(read) = sys::pread(fd, &mut some[..want], at) else {
+            return Some(false);
+        };
+        if some[..read].iter().any(|&byte| byte != 0) {
+            return Some(false);
+        }
+        if read < want {
+            return None;
+        }
+        at += read as u64;
+        len -= read;
+    }
+    Some(true)
 }
 
 /// A mapping must be just there: kernels before 4.17 take `MAP_FIXED_NOREPLACE` for a hint.

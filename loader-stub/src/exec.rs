@@ -49,6 +49,7 @@ pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> 
         depth: 0,
         strings_len: 0,
         args: 0,
+        interpreter: None,
         path_is_inaccessible: false,
         by_descriptor: false,
     };
@@ -155,6 +156,8 @@ struct Call {
     /// Bytes of the path and of what scripts put in front.
     strings_len: usize,
     args: u64,
+    /// The program's `PT_INTERP`, opened.
+    interpreter: Option<Fd>,
     /// The descriptor that the path begins with is closed by the time that an interpreter opens it.
     path_is_inaccessible: bool,
     /// There is no path, only a descriptor.
@@ -164,30 +167,34 @@ struct Call {
 impl Call {
     /// Executes the target, which stays open.
     fn run(&mut self) -> Errno {
-        let found = self.find_program();
+        let interp = self.find_program();
         let program = self.files[self.depth];
-        let interp = found.and_then(|header| find_interpreter(&header, program));
-        let checked = interp.and_then(|interp| check_interpreter(interp, program));
-        let errno = match checked {
-            Ok(()) => self.start(),
+        let opened = interp.and_then(|interp| open_interpreter_of(interp, program));
+        let errno = match opened {
+            Ok(interpreter) => {
+                self.interpreter = interpreter;
+                self.start()
+            }
             Err(errno) => errno,
         };
-        for &fd in &self.files[1..=self.depth] {
+        let scripts = &self.files[1..=self.depth];
+        for &fd in scripts.iter().chain(&self.interpreter) {
             sys::close(fd);
         }
         errno
     }
 
-    /// Opens interpreters until one is no script: its header.
+    /// Opens interpreters until one is no script: where in it the path of its `PT_INTERP` is.
     #[inline(never)]
-    fn find_program(&mut self) -> Result<Header, Errno> {
+    fn find_program(&mut self) -> Result<(usize, usize), Errno> {
         let mut head = Head([0; HEAD_BYTES]);
         loop {
             let fd = self.files[self.depth];
-            let Some(line) = read_script(fd, &mut head)? else {
+            let (read, line) = read_script(fd, &mut head)?;
+            let Some(line) = line else {
                 let header = head.0.first_chunk().and_then(Header::of);
                 let header = header.filter(|header| header.is_program());
-                return header.copied().ok_or(Errno::ENOEXEC);
+                return find_interpreter(header.ok_or(Errno::ENOEXEC)?, &head.0[..read], fd);
             };
             if self.path_is_inaccessible {
                 return Err(Errno::ENOENT);
@@ -238,6 +245,7 @@ impl Call {
             resident_fd: session.resident_fd,
             resident_len: session.len,
             program_fd: self.files[self.depth].0 as u64,
+            interpreter_fd: self.interpreter.map_or(wire::NO_PROGRAM, |fd| fd.0 as u64),
             strings_len: self.strings_len as u64,
             args: self.args,
             by_descriptor: u64::from(self.by_descriptor),
@@ -252,7 +260,7 @@ impl Call {
         let mut written = sys::write_vector(to, &[start])?;
         let mut head = Head([0; HEAD_BYTES]);
         for &script in self.files[..self.depth].iter().rev() {
-            let line = read_script(script, &mut head)?.ok_or(Errno::ETXTBSY)?;
+            let line = read_script(script, &mut head)?.1.ok_or(Errno::ETXTBSY)?;
             written += sys::write_vector(to, &line)?;
         }
         Ok(written + sys::write_vector(to, &self.path)?)
@@ -263,7 +271,7 @@ impl Call {
             Ok(pair) => pair,
             Err(errno) => return errno,
         };
-        for fd in [program, before] {
+        for fd in [program, before].into_iter().chain(self.interpreter) {
             sys::keep_open_on_exec(fd);
         }
         let empty = c"".as_ptr() as usize;
@@ -298,12 +306,12 @@ fn neighbours(params: Fd) -> Result<(Fd, Fd), Errno> {
 }
 
 /// Reads what tells what a file is. A script's first line names the interpreter and at most one argument for it:
-/// binfmt_script.c load_script(). Both end with NUL; no argument has no bytes.
-fn read_script(fd: Fd, head: &mut Head<HEAD_BYTES>) -> Result<Option<[IoVec; 2]>, Errno> {
+/// binfmt_script.c load_script(). Both end with NUL; no argument has no bytes. Also how many bytes were read.
+fn read_script(fd: Fd, head: &mut Head<HEAD_BYTES>) -> Result<(usize, Option<[IoVec; 2]>), Errno> {
     head.0 = [0; HEAD_BYTES];
-    sys::pread(fd, &mut head.0, 0)?;
+    let read = sys::pread(fd, &mut head.0, 0)?;
     if head.0[..2] != *b"#!" {
-        return Ok(None);
+        return Ok((read, None));
     }
     let (name, arg) = parse_script(&mut head.0).ok_or(Errno::ENOEXEC)?;
     let string = |from: usize| {
@@ -311,7 +319,8 @@ fn read_script(fd: Fd, head: &mut Head<HEAD_BYTES>) -> Result<Option<[IoVec; 2]>
         let len = c_str(at).len() + 1;
         IoVec { at, len }
     };
-    Ok(Some([string(name), arg.map(string).unwrap_or_default()]))
+    let line = [string(name), arg.map(string).unwrap_or_default()];
+    Ok((read, Some(line)))
 }
 
 /// Cuts the first line into the interpreter's name and its argument, each ended with NUL: where they start. Every range
@@ -348,27 +357,29 @@ fn parse_script(head: &mut [u8; HEAD_BYTES]) -> Option<(usize, Option<usize>)> {
 
 /// Where in a program its interpreter's path is, and how long: 0 without one.
 #[inline(never)]
-fn find_interpreter(header: &Header, fd: Fd) -> Result<(usize, usize), Errno> {
+fn find_interpreter(header: &Header, head: &[u8], fd: Fd) -> Result<(usize, usize), Errno> {
     let mut interp = (0, 0);
-    let read = header.each_phdr(fd, &mut |phdr| {
-        if phdr.kind == elf::PT_INTERP && interp.1 == 0 {
+    let read = header.each_phdr(head, fd, &mut |phdr| {
+        if phdr.kind == elf::PT_INTERP {
             interp = phdr.interp();
         }
-        true
+        interp.1 == 0
     });
-    read.map(|()| interp).or(Err(Errno::ENOEXEC))
+    let all = read.and_then(|()| header.require_phdrs(fd));
+    all.map(|()| interp).or(Err(Errno::ENOEXEC))
 }
 
-/// A missing or broken interpreter is the caller's to hear of: once the stub runs it would be too late.
+/// Opens a program's interpreter, if it has one. Of a missing or broken one the caller is to hear: once the stub runs it
+/// would be too late.
 #[inline(never)]
-fn check_interpreter(interp: (usize, usize), fd: Fd) -> Result<(), Errno> {
+fn open_interpreter_of(interp: (usize, usize), fd: Fd) -> Result<Option<Fd>, Errno> {
     /// Longer paths have no room on the handler's stack, which may be small.
     const USUAL_PATH_MAX: usize = 256;
     const MAP_SHARED: usize = 1;
     if interp.1 <= USUAL_PATH_MAX {
         let mut room = MaybeUninit::<[u8; USUAL_PATH_MAX]>::uninit();
         return match interp.1 {
-            0 => Ok(()),
+            0 => Ok(None),
             _ => judge_interpreter(elf::read_interpreter(fd, interp, &mut room)?),
         };
     }
@@ -384,20 +395,23 @@ fn check_interpreter(interp: (usize, usize), fd: Fd) -> Result<(), Errno> {
     judged
 }
 
-/// Opens an interpreter and reads its headers.
-fn judge_interpreter(path: &[u8]) -> Result<(), Errno> {
+/// Opens an interpreter, and reads its header.
+fn judge_interpreter(path: &[u8]) -> Result<Option<Fd>, Errno> {
     let interpreter = open_interpreter(path)?;
     let mut head = Head([0; size_of::<Header>()]);
     let judged = match sys::pread(interpreter, &mut head.0, 0) {
         Ok(read) if read < head.0.len() => Err(Errno::EIO),
         Ok(_) => match Header::of(&head.0) {
-            Some(header) => header
-                .each_phdr(interpreter, &mut |_| true)
-                .or(Err(Errno::ELIBBAD)),
+            Some(header) => header.require_phdrs(interpreter).or(Err(Errno::ELIBBAD)),
             None => Err(Errno::ELIBBAD),
         },
         Err(errno) => Err(errno),
     };
-    sys::close(interpreter);
-    judged
+    match judged {
+        Ok(()) => Ok(Some(interpreter)),
+        Err(errno) => {
+            sys::close(interpreter);
+            Err(errno)
+        }
+    }
 }

@@ -25,9 +25,20 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
 /// As memset(3).
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
-    for i in 0..len {
-        // SAFETY: `i` is below `len`, for which the caller vouches.
-        unsafe { *to.add(i) = byte as u8 };
+    const WORD: usize = size_of::<usize>();
+    let word = usize::from_ne_bytes([byte as u8; WORD]);
+    let mut i = 0;
+    while i < len {
+        let at = to.wrapping_add(i);
+        let is_word = (at as usize).is_multiple_of(WORD) && len - i >= WORD;
+        // SAFETY: from `i` on there are as many bytes before `len`, for which the caller vouches.
+        unsafe {
+            match is_word {
+                true => at.cast::<usize>().write(word),
+                false => at.write(byte as u8),
+            }
+        }
+        i += if is_word { WORD } else { 1 };
     }
     to
 }

@@ -1,11 +1,12 @@
 //! The stub of a session: what every program of it really executes first, and what keeps it in place then.
 //!
 //! On entry: the kernel has executed the boot memfd, as `/dev/fd/N`, as it executes any static program; N - 1 is a pipe
-//! with a [`Start`], which names the program's descriptor. Close-on-exec is done, signals, threads, timers and robust
-//! lists are reset, the stack holds argc, argv, envp and auxv. Nothing else may be assumed, not even that /proc is there.
+//! with a [`Start`], which names the descriptors of the program and of its interpreter. Close-on-exec is done, signals,
+//! threads, timers and robust lists are reset, the stack holds argc, argv, envp and auxv. Nothing else may be assumed, not
+//! even that /proc is there.
 //!
 //! On exit: the program and its interpreter are mapped, the stack and what the kernel shows in /proc say what execve(2)
-//! would have said, every register is zero, and the three descriptors are closed. The resident memfd is mapped where the
+//! would have said, every register is zero, and those descriptors are closed. The resident memfd is mapped where the
 //! boot memfd was: one read-only, executable mapping, which is the handler of SIGSYS, to which the filter sends what must
 //! stay in place. If that cannot be, one line on standard error and the end that the kernel gives to a program that it
 //! cannot load: SIGSEGV (exec.c bprm_execve(), past the point of no return).
@@ -55,7 +56,7 @@ const STRINGS_MAX: usize = elf::PATH_MAX + 6 * exec::HEAD_BYTES;
 fn session_record() -> &'static wire::Session {
     // SAFETY: wire.rs: the resident memfd has it there; it is sealed, so nothing changes it, and the launcher wrote it from
     // the same source file.
-    unsafe { &*((stub_base() + wire::RECORD as usize) as *const wire::Session) }
+    unsafe { &*((stub_base() + wire::SESSION_RECORD as usize) as *const wire::Session) }
 }
 
 /// What messages call the program.
@@ -65,12 +66,15 @@ fn program_name(comm: &mut [u8; 16]) -> &[u8] {
     &comm[..len]
 }
 
-/// Where the stub works if the limit of the stack's size leaves it no room there: as many bytes below the actions of SIGSYS.
+/// The most that a start can have.
+const START_MAX: usize = size_of::<Start>() + STRINGS_MAX;
+
+/// Where the stub works if the limit of the stack's size leaves it no room there: as many bytes below itself.
 const WORK_BYTES: usize = wire::PART as usize;
 
 /// Address of that room, whether it is there or not.
 fn work_start() -> usize {
-    stub_base() - 2 * wire::PART as usize
+    stub_base() - WORK_BYTES
 }
 
 /// Maps that room, if it is needed.
@@ -85,17 +89,18 @@ fn work_area() -> Option<usize> {
 }
 
 /// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the strings that
-/// are put above it need, so the stub works below that.
+/// are put above it need, so the stub works below that. In between there is room for the start, half of it at least: each page
+/// of the stack that is touched is a page fault.
 extern "C" fn working_stack(sp: usize) -> usize {
     if let Some(start) = work_area() {
-        return start + WORK_BYTES;
+        return start + WORK_BYTES - START_MAX.next_multiple_of(16);
     }
     let start_bytes = match start_fd(&Stack::parse(sp)) {
-        Some(fd) => sys::readable_bytes(fd).min(size_of::<Start>() + STRINGS_MAX),
+        Some(fd) => sys::readable_bytes(fd).min(START_MAX),
         None => 0,
     };
     let room = stack::room_bytes(start_bytes, exec::ARGS_MAX);
-    (sp - room - 128) & !15
+    (sp - room - start_bytes - 128) & !15
 }
 
 /// The descriptor before the boot memfd's.
@@ -103,23 +108,27 @@ fn start_fd(stack: &Stack) -> Option<Fd> {
     stack.executed_fd()?.checked_sub(1).map(Fd)
 }
 
-/// What the start says, but for its strings.
-fn read_start(fd: Fd) -> Option<Start> {
-    let mut start = Start::default();
-    // SAFETY: any bytes are a Start; the slice is the whole of it.
-    let bytes = unsafe {
-        core::slice::from_raw_parts_mut((&raw mut start).cast::<u8>(), size_of::<Start>())
+/// Reads the start to `room`, which is below `sp`: what it says, and its strings.
+fn read_start(fd: Fd, room: usize, sp: usize) -> Option<(&'static Start, &'static [u8])> {
+    let room_bytes = (sp.wrapping_sub(room) / 2).min(START_MAX);
+    // SAFETY: (1) `working_stack` kept as many; all of them are read at once, and any bytes are a Start.
+    let (read, start) = unsafe {
+        let read = sys::read_pipe(fd, room, room_bytes).ok()?;
+        (read, &*(room as *const Start))
     };
-    let read = sys::read(fd, bytes).ok()?;
-    (read == size_of::<Start>()
-        && start.magic == wire::SESSION_MAGIC
-        && start.strings_len <= STRINGS_MAX as u64
+    let strings_len = read.checked_sub(size_of::<Start>())?;
+    // SAFETY: as above.
+    let strings = unsafe {
+        core::slice::from_raw_parts((room + size_of::<Start>()) as *const u8, strings_len)
+    };
+    (start.magic == wire::SESSION_MAGIC
+        && start.strings_len == strings_len as u64
         && start.args <= exec::ARGS_MAX as u64)
-        .then_some(start)
+        .then_some((start, strings))
 }
 
-/// Called by `_start` on that stack, with the stack pointer that the kernel gave.
-extern "C" fn stub_main(sp: usize) -> ! {
+/// Called by `_start` on that stack, with the stack pointer that the kernel gave, and where the stack begins.
+extern "C" fn stub_main(sp: usize, room: usize) -> ! {
     let mut stack = Stack::parse(sp);
     let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
     let not_started = || -> ! {
@@ -129,11 +138,8 @@ extern "C" fn stub_main(sp: usize) -> ! {
         )
     };
     let params = start_fd(&stack).unwrap_or_else(|| not_started());
-    let start = read_start(params).unwrap_or_else(|| not_started());
-    become_resident(&start);
-    let mut room = MaybeUninit::<[u8; STRINGS_MAX]>::uninit();
-    let strings = sys::read_into(params, &mut room)
-        .unwrap_or_else(|errno| fail_launcher("read of the start", Some(errno)));
+    let (start, strings) = read_start(params, room, sp).unwrap_or_else(|| not_started());
+    become_resident(start);
     // The boot memfd's was close-on-exec.
     sys::close(params);
     if start.program_fd == wire::NO_PROGRAM {
@@ -149,14 +155,11 @@ extern "C" fn stub_main(sp: usize) -> ! {
     }
 
     let program = Fd(start.program_fd as usize);
-    set_comm(&start, last_string(strings), program);
+    set_comm(start, last_string(strings), program);
     let loaded = elf::load(program, stack.sp, page, None);
     let (mut entry, mut interpreter_bias) = (loaded.entry, 0);
     if loaded.interp.1 != 0 {
-        let mut room = MaybeUninit::<[u8; elf::PATH_MAX]>::uninit();
-        let fd = elf::read_interpreter(program, loaded.interp, &mut room)
-            .and_then(sys::open)
-            .or_fail("its interpreter", &[]);
+        let fd = Fd(start.interpreter_fd as usize);
         let interpreter = elf::load(fd, stack.sp, page, Some(&loaded));
         sys::close(fd);
         (entry, interpreter_bias) = (interpreter.entry, interpreter.bias);
@@ -235,17 +238,28 @@ fn last_string(strings: &[u8]) -> &[u8] {
 /// `comm`: the last component of the path, at most 15 bytes. For a program without a path it is its file's name since Linux
 /// 6.14 (exec.c begin_new_exec(), `comm_from_dentry`): a kernel that has it so has given the stub's.
 fn set_comm(start: &Start, path: &[u8], program: Fd) {
-    let mut comm = [0; 16];
-    let mut room = MaybeUninit::<[u8; elf::PATH_MAX]>::uninit();
-    let mut path = path;
-    if start.by_descriptor != 0 && program_name(&mut comm).starts_with(b"memfd:") {
-        let shown = sys::path_of(program, &mut room);
-        if !shown.is_empty() {
-            path = shown.strip_suffix(b" (deleted)").unwrap_or(shown);
-        }
+    match start.by_descriptor {
+        0 => set_comm_of_path(path),
+        _ => set_comm_by_descriptor(path, program),
     }
+}
+
+#[inline(never)]
+fn set_comm_by_descriptor(path: &[u8], program: Fd) {
+    let mut room = MaybeUninit::<[u8; elf::PATH_MAX]>::uninit();
+    let mut shown: &[u8] = b"";
+    if program_name(&mut [0; 16]).starts_with(b"memfd:") {
+        shown = sys::path_of(program, &mut room);
+    }
+    set_comm_of_path(match shown {
+        b"" => path,
+        _ => shown.strip_suffix(b" (deleted)").unwrap_or(shown),
+    });
+}
+
+fn set_comm_of_path(path: &[u8]) {
     let name = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
-    comm = [0; 16];
+    let mut comm = [0; 16];
     for (to, from) in comm.iter_mut().take(15).zip(name) {
         *to = *from;
     }

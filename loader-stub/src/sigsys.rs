@@ -51,10 +51,13 @@ pub fn install() {
     let mut mask = SigSet::default();
     let at = &raw mut mask as usize;
     let _ = sys::sigprocmask(SIG_UNBLOCK, 0, at, SIGSET_BYTES);
-    let set = SigSet::of(SIGSYS);
-    virtual_action::begin(mask.has(SIGSYS))
+    let is_ignored = mask.has(SIGSYS);
+    virtual_action::begin(is_ignored)
         .unwrap_or_else(|errno| fail_launcher("rt_sigaction for the handler", Some(errno)));
-    let _ = sys::sigprocmask(SIG_UNBLOCK, &raw const set as usize, 0, SIGSET_BYTES);
+    if is_ignored {
+        let set = SigSet::of(SIGSYS);
+        let _ = sys::sigprocmask(SIG_UNBLOCK, &raw const set as usize, 0, SIGSET_BYTES);
+    }
 }
 
 /// rt_sigaction(2).

@@ -57,6 +57,7 @@ pub const PROT_EXEC: usize = 4;
 pub const MAP_PRIVATE: usize = 2;
 pub const MAP_FIXED: usize = 0x10;
 pub const MAP_ANONYMOUS: usize = 0x20;
+const MAP_GROWSDOWN: usize = 0x100;
 pub const MAP_NORESERVE: usize = 0x4000;
 pub const MAP_FIXED_NOREPLACE: usize = 0x10_0000;
 
@@ -192,20 +193,18 @@ pub fn decimal(mut value: usize, to: &mut [u8]) -> usize {
     len
 }
 
+/// read(2), once: as many bytes of a pipe as are in it.
+///
+/// # Safety
+/// 1. `len` bytes at `to` must be nobody else's.
+pub unsafe fn read_pipe(fd: Fd, to: usize, len: usize) -> Result<usize, Errno> {
+    call(nr::READ, [fd.0, to, len, 0, 0, 0])
+}
+
 /// read(2): the same as pread, of what comes next.
 pub fn read(fd: Fd, to: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: (1) the buffer is the caller's.
     unsafe { read_on(fd, to.as_mut_ptr(), to.len()) }
-}
-
-/// The same, into a buffer that is not initialized. Returns what was read.
-pub fn read_into<const N: usize>(fd: Fd, to: &mut MaybeUninit<[u8; N]>) -> Result<&[u8], Errno> {
-    let start = to.as_mut_ptr().cast::<u8>();
-    // SAFETY: (1) the buffer is the caller's; what was read is initialized.
-    unsafe {
-        let read = read_on(fd, start, N)?;
-        Ok(core::slice::from_raw_parts(start, read))
-    }
 }
 
 /// # Safety
@@ -326,12 +325,16 @@ pub fn is_path_only(fd: Fd) -> bool {
     fcntl(fd, 3, 0).is_ok_and(|flags| flags & O_PATH != 0)
 }
 
-/// Does the kernel map it executable? Tried.
+/// Does the kernel map it executable? It is asked for a mapping that grows, as only a stack may: what must not be executed is
+/// refused before that is (do_mmap()), and nothing is mapped.
 pub fn can_map_executable(fd: Fd) -> bool {
-    // SAFETY: nothing is replaced, and nobody knows of the new mapping.
+    const GROWS: usize = MAP_PRIVATE | MAP_GROWSDOWN;
+    // SAFETY: nothing is replaced, and nobody knows of the new mapping, should there be one.
     unsafe {
-        let mapped = mmap(0, 1, PROT_READ | PROT_EXEC, MAP_PRIVATE, Some(fd), 0);
-        mapped.and_then(|at| munmap(at, 1)).is_ok()
+        match mmap(0, 1, PROT_READ | PROT_EXEC, GROWS, Some(fd), 0) {
+            Ok(at) => munmap(at, 1).is_ok(),
+            Err(errno) => errno == Errno::EINVAL,
+        }
     }
 }
 

@@ -2,13 +2,14 @@
 //! session's handler.
 //!
 //! The kernel keeps a number for the program (`arch::action_with`), which is the process's as the action itself is: a
-//! thread shares it, a forked or vforked child has its own. Number n is the n-th action of a table that only grows, in a
-//! page below the stub, which the kernel maps with it. No memory is spent on it until the program first asks for an action:
-//! most never do. Number 0 is the default.
+//! thread shares it, a forked or vforked child has its own. Number n is the n-th action of a table that only grows, the
+//! last page of the resident memfd, which becomes the process's own when the program first asks for an action: most never
+//! do. Number 0 is the default.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{self, Context, stub_base};
+use crate::session_record;
 use crate::sigsys::{SA_NODEFER, SA_ONSTACK, SA_SIGINFO, SIGSYS, SYS_SECCOMP, SigInfo, set_action};
 use crate::sys::{self, Errno, SIG_BLOCK, SIGSET_BYTES, SigAction, SigSet};
 use crate::wire;
@@ -37,7 +38,7 @@ struct Entry {
 const _: () = assert!(ENTRIES * size_of::<Entry>() <= wire::ACTIONS as usize);
 
 fn table() -> *mut Entry {
-    (stub_base() - wire::PART as usize) as *mut Entry
+    (stub_base() + session_record().actions as usize) as *mut Entry
 }
 
 /// The action of a number that `keep` gave.
@@ -54,8 +55,11 @@ fn keep(action: &SigAction) -> Result<usize, Errno> {
     if action.handler == SIG_DFL && action.flags & !SA_RESTORER == 0 && action.mask.is_empty() {
         return Ok(0);
     }
+    const READ_WRITE: usize = 3;
+    // SAFETY: (1) nothing of it is executed; that it is writable already, another thread may see at the same time.
+    unsafe { sys::mprotect(table() as usize, session_record().page as usize, READ_WRITE) }?;
     for number in 1..=ENTRIES {
-        // SAFETY: the table is mapped, and zeroed at first; an entry's action is the claimant's alone until it is ready,
+        // SAFETY: the table is writable, and zeroed at first; an entry's action is the claimant's alone until it is ready,
         // and nobody's to change then.
         unsafe {
             let entry = table().add(number - 1);

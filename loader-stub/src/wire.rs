@@ -186,13 +186,17 @@ const _: () = assert!(size_of::<Record>().is_multiple_of(8));
 /// Where the stub's code starts, from the base and in the memfd, in bytes; the ELF header lies before it.
 pub const CODE: u64 = 0x200;
 /// [`Session::magic`] and [`Start::magic`]; the last digit is the format's version.
-pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7333;
+pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7334;
 
-/// Length of the memory for the actions of SIGSYS that a program has had, bytes. It is [`PART`] below the base.
+/// Where the record of a session is, from the base and in the memfd, in bytes: with the stub in the 64 KiB that Linux maps
+/// at one page fault (`fault_around_bytes`).
+pub const SESSION_RECORD: u64 = 0x8000;
+
+/// Length of the memory for the actions of SIGSYS that a program has had, bytes: see [`Session::actions`].
 pub const ACTIONS: u64 = 4096;
 
-/// What every program of a session shares: the stub with this record at [`RECORD`] is the *resident* memfd, mapped as one
-/// read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
+/// What every program of a session shares: the stub with this record at [`SESSION_RECORD`] is the *resident* memfd, mapped as
+/// one read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
 /// at the same place, and claims the addresses of it all: the resident one is mapped over it, because the kernel changes
 /// `/proc/self/exe` only when no page of the executed file is mapped any more (`replace_mm_exe_file()`).
 #[repr(C)]
@@ -202,6 +206,9 @@ pub struct Session {
     pub magic: u64,
     /// Length of the resident memfd, bytes.
     pub len: u64,
+    /// Where its last page is, from the base, a multiple of [`PART`]: zeroes, a hole. A program that sets an action for
+    /// SIGSYS writes to its own copy of it.
+    pub actions: u64,
     /// The lowest of the session's descriptors, which programs cannot close.
     pub first_fd: u64,
     /// The highest of them.
@@ -291,6 +298,8 @@ pub struct Start {
     /// The program's descriptor, to be closed; [`NO_PROGRAM`] in the session's first start: the path is executed then, once
     /// the session has begun.
     pub program_fd: u64,
+    /// Its interpreter's, the same; [`NO_PROGRAM`] if it has none.
+    pub interpreter_fd: u64,
     /// Length of the strings, bytes.
     pub strings_len: u64,
     /// How many of them replace argv\[0\]; none but for scripts.

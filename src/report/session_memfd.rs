@@ -254,19 +254,20 @@ impl SessionImage {
 /// What the record in a memfd says of the image; `None` if it has no record of this version. Anybody can make a memfd
 /// of that name, so nothing in it is believed beyond a name to compare with, and a descriptor of the process's own.
 fn image(proc: &Proc, memfd: &File) -> io::Result<Option<SessionImage>> {
-    let number = |offset: usize| {
+    let number_at = |record: u64, offset: usize| {
         let mut bytes = [0; 8];
-        memfd.read_exact_at(&mut bytes, wire::RECORD + offset as u64)?;
+        memfd.read_exact_at(&mut bytes, record + offset as u64)?;
         io::Result::Ok(u64::from_ne_bytes(bytes))
     };
-    match number(offset_of!(wire::Record, magic))? {
-        wire::MAGIC => {}
-        wire::SESSION_MAGIC => {
-            let fd = number(offset_of!(wire::Session, image_fd))?;
-            let device = device(&number, offset_of!(wire::Session, image_map))?;
-            return Ok(SessionImage::of_descriptor(proc, fd, device));
-        }
-        _ => return Ok(None),
+    if number_at(wire::SESSION_RECORD, offset_of!(wire::Session, magic))? == wire::SESSION_MAGIC {
+        let number = |offset| number_at(wire::SESSION_RECORD, offset);
+        let fd = number(offset_of!(wire::Session, image_fd))?;
+        let device = device(&number, offset_of!(wire::Session, image_map))?;
+        return Ok(SessionImage::of_descriptor(proc, fd, device));
+    }
+    let number = |offset| number_at(wire::RECORD, offset);
+    if number(offset_of!(wire::Record, magic))? != wire::MAGIC {
+        return Ok(None);
     }
     let image = offset_of!(wire::Record, image);
     let path = image + offset_of!(wire::Image, path);

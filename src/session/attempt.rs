@@ -38,7 +38,7 @@ pub fn seal_memfd() -> Result<()> {
 /// # Errors
 /// See [`seal_memfd`].
 pub fn make_executable_memfd() -> Result<()> {
-    memfd::sealed(b"probe", &[]).map(drop)
+    memfd::sealed(b"probe", &[], 0).map(drop)
 }
 
 /// Executes the boot memfd of a session.

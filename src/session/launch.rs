@@ -37,7 +37,7 @@ pub fn launch(image: &Image, backing: &Backing, plan: &LaunchPlan, launch: &Laun
         .or_else(|_| rustix::io::fcntl_dupfd_cloexec(backing, 0));
     let number = reserved.as_ref().map_or(-1, AsRawFd::as_raw_fd);
     let memfd = compose(image, backing, plan, launch, number)
-        .and_then(|parts| memfd::sealed(launch.execfn, &parts));
+        .and_then(|parts| memfd::sealed(launch.execfn, &parts, 0));
     drop(reserved);
     let memfd = match memfd {
         Ok(memfd) => memfd,
@@ -170,7 +170,6 @@ fn compose(
         at,
         addr: STUB_BASE + from_base,
         len_bytes,
-        anonymous: false,
     };
     let segments = [
         segment(R | X, 0, 0, code_len),

@@ -16,13 +16,13 @@ const NAME_MAX: usize = 249;
 /// What the memfd's name starts with; `/proc/PID/maps` shows it after `/memfd:`.
 pub const MEMFD_PREFIX: &str = "xip-run:";
 
-/// Makes a memfd, close-on-exec, called [`MEMFD_PREFIX`] and `name`, of parts: the offset and the bytes of each. Nobody can
-/// change it afterwards.
+/// Makes a memfd, close-on-exec, called [`MEMFD_PREFIX`] and `name`, of parts: the offset and the bytes of each, and zeroes up
+/// to `len_bytes` at least, which take no memory. Nobody can change it afterwards.
 ///
 /// # Errors
 /// [`Kind::Failed`](crate::error::Kind), with what the kernel refused and the way out; [`Kind::Lacking`](crate::error::Kind)
 /// if it has no such memfds.
-pub(super) fn sealed(name: &[u8], parts: &[(u64, Vec<u8>)]) -> Result<File> {
+pub(super) fn sealed(name: &[u8], parts: &[(u64, Vec<u8>)], len_bytes: u64) -> Result<File> {
     let fail =
         |what: &str, err: io::Error| Error::failed(format!("the session's memfd: {what}: {err}"));
     let memfd = create(name).map_err(|err| match err.raw_os_error() {
@@ -33,8 +33,11 @@ pub(super) fn sealed(name: &[u8], parts: &[(u64, Vec<u8>)]) -> Result<File> {
         .iter()
         .filter(|(_, bytes)| !bytes.is_empty())
         .map(|(at, bytes)| at + bytes.len() as u64)
-        .max();
-    with_file_size_limit(len_bytes.unwrap_or(0), || {
+        .fold(len_bytes, u64::max);
+    with_file_size_limit(len_bytes, || {
+        memfd
+            .set_len(len_bytes)
+            .map_err(|err| fail("ftruncate", err))?;
         for (at, bytes) in parts {
             memfd
                 .write_all_at(bytes, *at)
@@ -92,7 +95,7 @@ fn create(name: &[u8]) -> io::Result<File> {
 /// `PF_R`
 pub(super) const R: u32 = 4;
 /// `PF_W`
-pub(super) const W: u32 = 2;
+const W: u32 = 2;
 /// `PF_X`
 pub(super) const X: u32 = 1;
 
@@ -107,8 +110,6 @@ pub(super) struct Segment {
     pub(super) addr: u64,
     /// Bytes; a segment of none is left out. It may be longer than the memfd, so that its addresses are taken.
     pub(super) len_bytes: u64,
-    /// Zeroed memory: nothing of the memfd.
-    pub(super) anonymous: bool,
 }
 
 /// The start of a memfd, for the machine that this was compiled for: ELF header and program headers (elf(5)) for the
@@ -176,14 +177,12 @@ fn header(segments: &[Segment], stack_exec: Option<bool>) -> Vec<u8> {
             at,
             addr: address,
             len_bytes,
-            anonymous,
         } = segment;
-        let in_file = if anonymous { 0 } else { len_bytes };
         word(&mut elf, kind);
         if WIDE {
             word(&mut elf, flags);
         }
-        for value in [at, address, address, in_file, len_bytes] {
+        for value in [at, address, address, len_bytes, len_bytes] {
             addr(&mut elf, value);
         }
         if !WIDE {
@@ -205,7 +204,6 @@ mod tests {
             at: part * wire::PART,
             addr: STUB_BASE + part * wire::PART,
             len_bytes: 100 * part,
-            anonymous: false,
         };
         let elf = executable(&[0; 400], &[0, 1, 2, 3, 4].map(segment), Some(false));
         let parsed = goblin::elf::Elf::parse(&elf).unwrap();

@@ -18,7 +18,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::filter::{self, filter};
 use super::index::Index;
-use super::memfd::{self, R, Segment, W, X};
+use super::memfd::{self, R, Segment, X};
 use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
 use crate::access;
 use crate::backing::{Backing, FileIdentity, NoCow};
@@ -35,6 +35,8 @@ const FD_MAX: RawFd = 255;
 const FDS: RawFd = 4;
 /// Where the two descriptors of the first start are looked for a place.
 const START_FD_MIN: RawFd = 40;
+
+const _: () = assert!(wire::CODE + SESSION_STUB.len() as u64 <= wire::SESSION_RECORD);
 
 /// How a session begins.
 #[derive(Debug)]
@@ -213,6 +215,7 @@ fn try_begin(
     let session = wire::Session {
         magic: wire::SESSION_MAGIC,
         len: resident_len,
+        actions: tables.actions_at(),
         first_fd: first_fd as u64,
         last_fd: boot_fd as u64,
         boot_fd: boot_fd as u64,
@@ -254,6 +257,7 @@ fn try_begin(
         resident_fd: resident_fd as u64,
         resident_len,
         program_fd: wire::NO_PROGRAM,
+        interpreter_fd: wire::NO_PROGRAM,
         strings_len: strings.len() as u64,
         args: 0,
         by_descriptor: 0,
@@ -404,22 +408,20 @@ impl Tables {
         })
     }
 
-    fn resident_len(&self) -> u64 {
+    /// Where the memory for the actions of SIGSYS is, from the base.
+    fn actions_at(&self) -> u64 {
         let [.., last] = self.texts_at();
-        wire::RECORD + last.at + last.len
+        (wire::SESSION_RECORD + last.at + last.len).next_multiple_of(wire::PART)
+    }
+
+    fn resident_len(&self) -> u64 {
+        self.actions_at() + wire::ACTIONS
     }
 }
 
-/// Nothing but the stub. The kernel maps it over all the addresses that the resident memfd will have, and memory for the
-/// stub's actions of SIGSYS below: nothing else can be there, wherever the kernel puts the stack and the vdso.
+/// Nothing but the stub. The kernel maps it over all the addresses that the resident memfd will have: nothing else can be
+/// there, wherever the kernel puts the stack and the vdso.
 pub(super) fn boot_memfd(resident_len: u64) -> Result<File> {
-    let actions = Segment {
-        flags: R | W,
-        addr: STUB_BASE - wire::PART,
-        len_bytes: wire::ACTIONS,
-        anonymous: true,
-        ..Segment::default()
-    };
     let code = Segment {
         flags: R | X,
         addr: STUB_BASE,
@@ -427,8 +429,8 @@ pub(super) fn boot_memfd(resident_len: u64) -> Result<File> {
         ..Segment::default()
     };
     // The stub makes the stack executable for those that want it.
-    let elf = memfd::executable(SESSION_STUB, &[actions, code], Some(false));
-    memfd::sealed(b"boot", &[(0, elf)])
+    let elf = memfd::executable(SESSION_STUB, &[code], Some(false));
+    memfd::sealed(b"boot", &[(0, elf)], 0)
 }
 
 /// The stub at the same place, and the record with its tables.
@@ -445,7 +447,8 @@ fn resident_memfd(session: &wire::Session, tables: &Tables) -> Result<File> {
     for text in &tables.texts {
         record.extend_from_slice(text.as_bytes());
     }
-    memfd::sealed(b"session", &[(0, code), (wire::RECORD, record)])
+    let parts = [(0, code), (wire::SESSION_RECORD, record)];
+    memfd::sealed(b"session", &parts, session.len)
 }
 
 #[cfg(test)]
@@ -465,12 +468,6 @@ mod tests {
             .filter(|phdr| phdr.p_type == goblin::elf::program_header::PT_LOAD)
             .map(|phdr| (phdr.p_vaddr, phdr.p_filesz, phdr.p_memsz, phdr.p_flags))
             .collect();
-        assert_eq!(
-            loads,
-            [
-                (STUB_BASE - wire::PART, 0, wire::ACTIONS, R | W),
-                (STUB_BASE, len, len, R | X),
-            ]
-        );
+        assert_eq!(loads, [(STUB_BASE, len, len, R | X)]);
     }
 }

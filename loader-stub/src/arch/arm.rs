@@ -85,6 +85,7 @@ unsafe extern "C" fn _start() -> ! {
         "mov r4, sp",
         "mov r0, sp",
         "bl {working_stack}",
+        "mov r1, r0",
         "mov sp, r0",
         "mov r0, r4",
         "bl {stub_main}",

@@ -86,6 +86,7 @@ unsafe extern "C" fn _start() -> ! {
         "mv s1, sp",
         "mv a0, sp",
         "call {working_stack}",
+        "mv a1, a0",
         "mv sp, a0",
         "mv a0, s1",
         "call {stub_main}",

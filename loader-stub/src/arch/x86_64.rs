@@ -85,6 +85,7 @@ unsafe extern "C" fn _start() -> ! {
         "mov rdi, rsp",
         "call {working_stack}",
         "mov rdi, rsp",
+        "mov rsi, rax",
         "mov rsp, rax",
         "call {stub_main}",
         "ud2",
