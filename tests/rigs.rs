@@ -32,6 +32,7 @@ macro_rules! rigs {
 }
 
 rigs! {
+    aarch64_16k_dax: "aarch64-16k-dax",
     aarch64_dax_nor: "aarch64-dax-nor",
     armv7_a9_nor: "armv7-a9-nor",
     armv7_nor: "armv7-nor",
