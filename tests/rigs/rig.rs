@@ -4,7 +4,7 @@
 //! |---|---|
 //! | Arch | `x86_64`, `armv7`, `aarch64`, `riscv64` |
 //! | Page | the kernel's page size, bytes; 4096 if it is not said |
-//! | Kernel | a package of Debian's that depends on the kernel, and the suite that it is from |
+//! | Kernel | a package of Debian's that depends on the kernel, and the suite that it is from; or `own` and a name: `vmlinuz` and `modules/*.ko` are to be in target/tmp/rigs/kernels/DEBIAN_ARCH-NAME |
 //! | Modules | what the kernel loads, in this order; what it has built in is passed over |
 //! | Setup | a line of shell that gets the board ready, once the modules are loaded; may be repeated |
 //! | Append | of the kernel's command line |
