@@ -66,6 +66,12 @@ fn files_aarch64() {
     compare("aarch64-dax-nor", "aarch64-linux-gnu-gcc", FILES);
 }
 
+/// Pages of 16 KiB.
+#[test]
+fn mappings_aarch64_16k() {
+    compare("aarch64-16k-dax", "aarch64-linux-gnu-gcc", MAPPINGS);
+}
+
 #[test]
 fn signals_armv7() {
     compare("armv7-nor", "arm-linux-gnueabihf-gcc", SIGNALS);
@@ -124,7 +130,7 @@ fn compare_in(name: &str, driver: &str, probes: Probes, place: Place) {
         Place::Ram => "",
         Place::Flash => "flash-",
     };
-    let log = logs.join(format!("{}-{kind}{}.log", probes[0].0, rig.arch.name));
+    let log = logs.join(format!("{}-{kind}{name}.log", probes[0].0));
     let outcome = machine::boot(&rig, &system, dir.path(), &log);
 
     let mut faults = outcome.faults;
@@ -197,7 +203,8 @@ fn make(
     }
     let mut list = String::new();
     for program in all_programs(probes) {
-        let flags = [program.flags, &["-pthread", "-DSLOWER=10"]].concat();
+        let page = format!("-DPAGE={}L", rig.page);
+        let flags = [program.flags, &["-pthread", "-DSLOWER=10", &page]].concat();
         let compiled = compile_with(driver, &format!("session/{}", program.probe), &flags)
             .unwrap_or_else(|failure| panic!("{failure}"));
         copy_program(&compiled, &tree.join("bin").join(&program.name));
@@ -208,13 +215,13 @@ fn make(
     }
     // For system(3) and popen(3).
     symlink(format!("{}-static", probes[0].0), tree.join("bin/sh")).unwrap();
-    stored::write_files(&tree);
+    stored::write_files_of(&tree, rig.page as usize);
 
     let own = root.join("rig");
     for name in ["bin", "dev", "modules", "proc", "rig", "run", "sys", "tmp"] {
         fs::create_dir(root.join(name)).unwrap();
     }
-    let image = stored::image_of(&tree);
+    let image = stored::image_of_pages(&tree, rig.page as usize);
     fs::write(own.join("image.cramfs"), &image).unwrap();
     let spec = match place {
         Place::Ram => "/rig/image.cramfs",

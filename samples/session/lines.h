@@ -43,7 +43,9 @@
 #define SESSION_FD_MAX 255
 static inline int of_session(long fd) { return fd >= SESSION_FD_MIN && fd <= SESSION_FD_MAX; }
 
+#ifndef PAGE
 #define PAGE 4096L
+#endif
 #define UNUSED __attribute__((unused))
 // How much slower an emulated machine is: so many times fewer rounds, and longer between signals.
 #ifndef SLOWER

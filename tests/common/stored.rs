@@ -12,6 +12,9 @@ use super::image_bytes::{
     zlib, zlib_direct,
 };
 
+/// The page size that the files are made for, unless the caller says another.
+pub const PAGE: usize = 4096;
+/// The bytes of a block.
 const BLOCK: usize = 4096;
 
 /// Where [`write_files`] puts its files: behind all other directories, because the image's last bytes are the last
@@ -21,9 +24,9 @@ pub const FILES_DIR: &str = "var/files";
 /// A file and how the image stores it.
 struct Stored {
     name: &'static str,
-    /// A letter for each block: see [`block`].
+    /// A letter for each page: see [`block`].
     blocks: &'static str,
-    /// Bytes in the last block.
+    /// Bytes in the last page; [`BLOCK`] is a whole one.
     last: usize,
     /// What comes behind its last byte in the image.
     after: After,
@@ -86,12 +89,12 @@ const fn stored(name: &'static str, blocks: &'static str, last: usize, after: Af
     }
 }
 
-/// A block by its letter.
-fn block(letter: char, content: &[u8]) -> Block {
+/// A block by its letter, in an image for kernels with pages of so many bytes.
+fn block(letter: char, content: &[u8], page: usize) -> Block {
     match letter {
         'd' => raw_direct(content),
         // Not behind the one before it, but on a page.
-        'D' => raw_direct(content).skip(1).align(BLOCK),
+        'D' => raw_direct(content).skip(1).align(page),
         // On no page, but by chance; then those behind it are not either.
         'm' => raw_direct(content).skip(4),
         'r' => raw(content),
@@ -103,19 +106,30 @@ fn block(letter: char, content: &[u8]) -> Block {
     }
 }
 
+/// The blocks of a page by its letter: those behind the first follow it.
+fn blocks(letter: char, content: &[u8], page: usize) -> impl Iterator<Item = Block> {
+    let behind = match letter {
+        'D' | 'm' => 'd',
+        other => other,
+    };
+    let letters = std::iter::once(letter).chain(std::iter::repeat(behind));
+    let chunks = content.chunks(BLOCK).zip(letters);
+    chunks.map(move |(chunk, letter)| block(letter, chunk, page))
+}
+
 impl Stored {
-    fn content(&self) -> Vec<u8> {
+    fn content(&self, page: usize) -> Vec<u8> {
         let mut content = Vec::new();
         for (number, letter) in self.blocks.chars().enumerate() {
             let mut bytes = match letter {
-                'h' | 'H' => vec![0; BLOCK],
+                'h' | 'H' => vec![0; page],
                 'z' | 'Z' => format!("{} {number} ", self.name)
                     .into_bytes()
                     .into_iter()
                     .cycle()
-                    .take(BLOCK)
+                    .take(page)
                     .collect(),
-                _ => noise(number as u32 + self.name.len() as u32 * 1000),
+                _ => noise(number as u32 + self.name.len() as u32 * 1000, page),
             };
             if self.name == "code" {
                 // mov $(1000 + number), %eax; ret
@@ -125,23 +139,27 @@ impl Stored {
             }
             content.extend(bytes);
         }
-        content.truncate((content.len() + self.last).saturating_sub(BLOCK));
+        let last = match self.last {
+            BLOCK => page,
+            bytes => bytes,
+        };
+        content.truncate((content.len() + last).saturating_sub(page));
         content
     }
 
-    fn node(&self, content: &[u8]) -> Node {
-        let blocks = content.chunks(BLOCK).zip(self.blocks.chars());
-        let node = file(blocks.map(|(chunk, letter)| block(letter, chunk)));
+    fn node(&self, content: &[u8], page: usize) -> Node {
+        let pages = content.chunks(page).zip(self.blocks.chars());
+        let node = file(pages.flat_map(|(chunk, letter)| blocks(letter, chunk, page)));
         let node = node.size(content.len() as u32);
         match self.after {
             Next => node,
-            Zeros => node.then(vec![0; BLOCK]),
-            Foreign => node.then(noise(1)),
+            Zeros => node.then(vec![0; page]),
+            Foreign => node.then(noise(1, page)),
         }
     }
 }
 
-fn noise(seed: u32) -> Vec<u8> {
+fn noise(seed: u32, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
     let step = || {
         state ^= state << 13;
@@ -149,30 +167,40 @@ fn noise(seed: u32) -> Vec<u8> {
         state ^= state << 5;
         (state >> 24) as u8 | 1
     };
-    std::iter::repeat_with(step).take(BLOCK).collect()
+    std::iter::repeat_with(step).take(len).collect()
 }
 
 /// Writes the files of every storage below `root`.
 pub fn write_files(root: &Path) {
+    write_files_of(root, PAGE);
+}
+
+/// The same, for kernels with pages of so many bytes.
+pub fn write_files_of(root: &Path, page: usize) {
     let dir = root.join(FILES_DIR);
     fs::create_dir_all(&dir).unwrap();
     for stored in FILES {
-        fs::write(dir.join(stored.name), stored.content()).unwrap();
+        fs::write(dir.join(stored.name), stored.content(page)).unwrap();
     }
 }
 
 /// The bytes of an image of `root`: programs and libraries direct, the math library in part only, the files of
 /// [`write_files`] each in its own way.
 pub fn image_of(root: &Path) -> Vec<u8> {
+    image_of_pages(root, PAGE)
+}
+
+/// The same, for kernels with pages of so many bytes: the files must be of that size too.
+pub fn image_of_pages(root: &Path, page: usize) -> Vec<u8> {
     ImageBytes {
         flags: 0x903,
         pad_to: 4,
-        ..ImageBytes::new(node_of(root))
+        ..ImageBytes::new(node_of(root, page))
     }
     .build()
 }
 
-fn node_of(path: &Path) -> Node {
+fn node_of(path: &Path, page: usize) -> Node {
     let meta = fs::symlink_metadata(path).unwrap();
     let node = if meta.is_symlink() {
         return symlink(fs::read_link(path).unwrap().as_os_str().as_bytes());
@@ -184,10 +212,10 @@ fn node_of(path: &Path) -> Node {
         entries.sort();
         dir(entries.iter().map(|path| {
             let name = path.file_name().unwrap().as_bytes();
-            (name, node_of(path))
+            (name, node_of(path, page))
         }))
     } else {
-        file_of(path)
+        file_of(path, page)
     };
     node.mode(
         (if meta.is_dir() { 0o40000 } else { 0o100_000 } | meta.permissions().mode() & 0o7777)
@@ -195,16 +223,16 @@ fn node_of(path: &Path) -> Node {
     )
 }
 
-fn file_of(path: &Path) -> Node {
+fn file_of(path: &Path, page: usize) -> Node {
     let content = fs::read(path).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
     let of_every_storage = path.parent().unwrap().ends_with(FILES_DIR);
     match FILES.iter().find(|stored| stored.name == name) {
-        Some(stored) if of_every_storage => stored.node(&content),
+        Some(stored) if of_every_storage => stored.node(&content, page),
         _ if name == "libm.so.6" => {
-            let chunks = content.chunks(BLOCK).enumerate();
-            file(chunks.map(|(number, chunk)| block(b"DddzDdZ"[number % 7].into(), chunk)))
+            let pages = content.chunks(page).zip("DddzDdZ".chars().cycle());
+            file(pages.flat_map(|(chunk, letter)| blocks(letter, chunk, page)))
         }
-        _ => direct_file(&content, BLOCK),
+        _ => direct_file(&content, page),
     }
 }

@@ -65,7 +65,11 @@ probe() {
     copy-on-write) says /tmp/probe "yes  private mapping, written to" "data: copied on write from the image" ;;
     descriptor) says /tmp/probe "data: from the page cache: writable, and" ;;
     esac || return 1
-    says /tmp/probe "yes  runs from flash" "yes  code executed" "mapped $attribute:" \
+    case $class in
+    page-cache) from="runs from the page cache" ;;
+    *) from="yes  runs from flash" ;;
+    esac
+    says /tmp/probe "$from" "yes  code executed" "mapped $attribute:" \
         "A session in place, with the image as its root directory: yes" || return 1
     exits 0 xip --probe --json >/tmp/probe || return 1
     says /tmp/probe '"executable": true' "\"attribute\": \"$attribute\"" "\"data_from\": \"$data\"" \
@@ -97,7 +101,7 @@ in_place() {
     cat /tmp/mem /tmp/maps
     [ $status = 0 ] || return 1
     # xip-mem says more of tmpfs: that it is RAM.
-    kib=$(sed -n "s/^in place, $class[^:]*: mapped *\([0-9]*\) KiB/\1/p" /tmp/mem)
+    kib=$(sed -n "s/^in place, ${class/-/ }[^:]*: mapped *\([0-9]*\) KiB/\1/p" /tmp/mem)
     echo "says: $kib KiB"
     [ "${kib:-0}" -ge "$least" ] || return 1
     # Beside the image there is the stub, which is in a memfd.

@@ -14,7 +14,7 @@ use std::process::Command;
 use super::machine::dump_tree;
 use super::newc;
 use super::rig::{Content, Rig, directory};
-use super::system::{System, copy, make_flash, plant, run};
+use super::system::{System, copy, make_flash, make_image, plant, run};
 
 /// Programs of busybox that only a system needs.
 const APPLETS: [&str; 10] = [
@@ -115,9 +115,7 @@ pub fn plant_system(userland: &Path, programs: &Path, root: &Path) {
 /// Builds the image of a tree and the flash with it.
 pub fn make_system(rig: &Rig, cache: &Path, root: &Path, dir: &Path) -> System {
     let image = dir.join("rootfs.cramfs");
-    run(Command::new(env!("CARGO_BIN_EXE_xip-image"))
-        .args(["build", "--endian=little", "--squash-owner"])
-        .args([root, &image]));
+    make_image(rig, root, &image);
     let kernel = cache
         .join("kernels")
         .join(format!("{}-{}", rig.arch.debian, rig.kernel_suite));

@@ -18,7 +18,7 @@ pub fn possible(rig: &Rig) -> bool {
     let kernel = cache().join("kernels").join(kernel).join("vmlinuz");
     let userland = cache().join("userland").join(rig.arch.debian);
     if !kernel.is_file() || !userland.is_dir() {
-        skip("there is no kernel or userland of Debian's: tests/setup --rigs");
+        skip("there is no kernel or userland: tests/setup --rigs; tests/rigs/rig.rs");
         return false;
     }
     let mut tools = vec![rig.arch.qemu];

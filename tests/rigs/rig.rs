@@ -3,7 +3,8 @@
 //! | key | value |
 //! |---|---|
 //! | Arch | `x86_64`, `armv7`, `aarch64`, `riscv64` |
-//! | Kernel | a package of Debian's that depends on the kernel, and the suite that it is from |
+//! | Page | the kernel's page size, bytes; 4096 if it is not said |
+//! | Kernel | a package of Debian's that depends on the kernel, and the suite that it is from; or `own` and a name: `vmlinuz` and `modules/*.ko` are to be in target/tmp/rigs/kernels/DEBIAN_ARCH-NAME |
 //! | Modules | what the kernel loads, in this order; what it has built in is passed over |
 //! | Setup | a line of shell that gets the board ready, once the modules are loaded; may be repeated |
 //! | Append | of the kernel's command line |
@@ -80,6 +81,8 @@ pub enum Content {
 pub struct Rig {
     pub name: String,
     pub arch: &'static Arch,
+    /// The kernel's page size, bytes.
+    pub page: u64,
     pub kernel_suite: String,
     pub modules: String,
     pub append: String,
@@ -135,7 +138,7 @@ impl Rig {
             .collect();
         let known = [
             "Arch", "Kernel", "Modules", "Append", "Qemu", "Node", "Property", "Flash", "Window",
-            "Mount", "Image", "Refused", "Also", "Failing", "Setup", "Tree",
+            "Mount", "Image", "Refused", "Also", "Failing", "Setup", "Tree", "Page",
         ];
         if let Some((key, _)) = lines.iter().find(|(key, _)| !known.contains(key)) {
             panic!("{name}: unknown key {key}");
@@ -183,6 +186,7 @@ impl Rig {
                 .iter()
                 .find(|arch| arch.name == one("Arch"))
                 .unwrap_or_else(|| panic!("{name}: unknown architecture")),
+            page: optional("Page").map_or(4096, |bytes| bytes.parse().unwrap()),
             kernel_suite: words(one("Kernel")).remove(1),
             modules: optional("Modules").unwrap_or_default().to_owned(),
             append: optional("Append").unwrap_or_default().to_owned(),

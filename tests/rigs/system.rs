@@ -58,9 +58,7 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
         fs::create_dir(image_root.join(name)).unwrap();
     }
     let image = dir.join("rootfs.cramfs");
-    run(Command::new(env!("CARGO_BIN_EXE_xip-image"))
-        .args(["build", "--endian=little", "--squash-owner"])
-        .args([&image_root, &image]));
+    make_image(rig, &image_root, &image);
 
     let kernel = format!("{}-{}", rig.arch.debian, rig.kernel_suite);
     let kernel = cache.join("kernels").join(kernel);
@@ -130,6 +128,14 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
         flash: make_flash(rig, &image, dir),
         image,
     }
+}
+
+/// Builds the image of a tree, for the rig's kernel.
+pub fn make_image(rig: &Rig, root: &Path, image: &Path) {
+    run(Command::new(env!("CARGO_BIN_EXE_xip-image"))
+        .args(["build", "--endian=little", "--squash-owner"])
+        .arg(format!("--page-size={}", rig.page))
+        .args([root, image]));
 }
 
 /// The programs of the image, with their libraries.
@@ -213,7 +219,7 @@ pub fn make_flash(rig: &Rig, image: &Path, dir: &Path) -> PathBuf {
         );
         let part = match content {
             Content::Cramfs => image.to_owned(),
-            Content::Ext4 => make_filesystem(image, bytes, dir),
+            Content::Ext4 => make_filesystem(image, bytes, rig.page, dir),
         };
         bank.seek(SeekFrom::Start(at)).unwrap();
         std::io::copy(&mut File::open(part).unwrap(), &mut bank).unwrap();
@@ -223,15 +229,17 @@ pub fn make_flash(rig: &Rig, image: &Path, dir: &Path) -> PathBuf {
     flash
 }
 
-/// An ext4 with the image in it.
-fn make_filesystem(image: &Path, bytes: u64, dir: &Path) -> PathBuf {
+/// An ext4 with the image in it. Its blocks are pages: without that there is no DAX.
+fn make_filesystem(image: &Path, bytes: u64, page: u64, dir: &Path) -> PathBuf {
     let path = dir.join("filesystem");
     File::create(&path).unwrap().set_len(bytes).unwrap();
     let files = dir.join("flash-files");
     fs::create_dir(&files).unwrap();
     copy(image, &files.join("rootfs.cramfs"));
     run(crate::common::tool("mkfs.ext4")
-        .args(["-q", "-b", "4096", "-O", "^has_journal", "-d"])
+        // Blocks larger than the host's own pages are to be forced.
+        .args(["-q", "-F", "-b", &page.to_string(), "-O", "^has_journal"])
+        .arg("-d")
         .args([&files, &path]));
     path
 }
