@@ -20,14 +20,15 @@ use common::image_bytes::*;
 use common::{GOLDEN, cases, golden_bytes, noise, processor_time};
 use making::{Maker, load};
 use proptest::prelude::*;
-use targets::TARGETS;
 use targets::view::REQUESTS_BYTES;
+use targets::{MAX_ZEROS_BYTES, TARGETS};
 use xip_run::cramfs::{Image, check};
 use xip_run::elf::{Class, Machine};
 use xip_run::units::{self, Endian};
 
-/// Most bytes of a seed that a fuzzer gets.
-const CORPUS_MAX_BYTES: usize = 28 << 10;
+/// Most bytes of a fuzzer's input: for many runs, and for deep ones.
+const SMALL_MAX_BYTES: usize = 1 << 10;
+const LARGE_MAX_BYTES: usize = 28 << 10;
 
 /// An image with everything in it, small, so that damage hits.
 fn everything(endian: Endian, super_at: usize) -> Vec<u8> {
@@ -97,13 +98,77 @@ fn little(endian: Endian, super_at: usize) -> Vec<u8> {
     image.build()
 }
 
-/// Programs and their interpreter, of this class and byte order.
-fn programs(class: Class, endian: Endian) -> Vec<u8> {
-    let machine = Machine {
+/// What one page holds: short streams, a block at the image's start, which can be mapped, and an entry of each kind.
+fn tiny(endian: Endian, super_at: usize) -> Vec<u8> {
+    let text = b"some text, some text";
+    let mapped = file([pointer(DIRECT | UNCOMPRESSED)])
+        .size(4000)
+        .mode(0o100_755);
+    let image = ImageBytes {
+        endian,
+        super_at,
+        ..ImageBytes::new(dir([
+            ("a", dir([("l", symlink("../z")), ("p", fifo())])),
+            ("m", mapped),
+            ("n", char_device(1, 3)),
+            ("r", file([raw(b"as it is".as_slice())]).mode(0o104_755)),
+            ("z", file([hole(), zlib_direct(text)])),
+        ]))
+    };
+    image.build()
+}
+
+/// One file, zlib, a script.
+fn least(endian: Endian) -> Vec<u8> {
+    let image = ImageBytes {
+        endian,
+        ..ImageBytes::new(dir([("s", zlib_file(b"#!/s\n").mode(0o100_755))]))
+    };
+    image.build()
+}
+
+/// A program in the 512 bytes before the superblock, its second segment in zeros behind the image; and its interpreter,
+/// compressed.
+fn tiny_program(class: Class, endian: Endian) -> Vec<u8> {
+    let machine = machine(class, endian);
+    let phdrs = [
+        load(0, 0x1_0000, 0x1000, 0x1000, making::RX),
+        load(0x1000, 0x2_1000, 0x234, 0x1800, making::RW),
+    ];
+    let program = Maker {
+        machine,
+        ..Maker::fixed(512, &phdrs).interp(b"/ld\0")
+    };
+    let interp = Maker {
+        machine,
+        ..Maker::relocatable(0x180, &[load(0, 0, 0x180, 0x180, making::RX)])
+    };
+    let pages = [0, 4096 / 4].map(|at| pointer(at | DIRECT | UNCOMPRESSED));
+    let image = ImageBytes {
+        endian,
+        super_at: 512,
+        pad_to: 8192,
+        ..ImageBytes::new(dir([
+            ("ld", zlib_file(&interp.build()).mode(0o100_755)),
+            ("p", file(pages).size(0x1234).mode(0o100_755)),
+        ]))
+    };
+    let mut bytes = image.build();
+    bytes[..512].copy_from_slice(&program.build());
+    bytes
+}
+
+fn machine(class: Class, endian: Endian) -> Machine {
+    Machine {
         number: if class == Class::Elf64 { 62 } else { 40 },
         class,
         endian,
-    };
+    }
+}
+
+/// Programs and their interpreter, of this class and byte order.
+fn programs(class: Class, endian: Endian) -> Vec<u8> {
+    let machine = machine(class, endian);
     let phdrs = [
         load(0, 0x1_0000, 0x1000, 0x1000, making::RX),
         load(0x1000, 0x2_1000, 0x234, 0x1800, making::RW),
@@ -131,17 +196,21 @@ fn programs(class: Class, endian: Endian) -> Vec<u8> {
 static SEEDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let places = [0, 512];
     let endians = [Endian::Little, Endian::Big];
-    let made = [everything, little]
+    let made = [everything, little, tiny]
         .map(|make| endians.map(|endian| places.map(|at| make(endian, at))))
         .into_iter()
         .flatten()
         .flatten();
-    let programs = [Class::Elf32, Class::Elf64]
-        .map(|class| endians.map(|endian| programs(class, endian)))
+    let least = endians.map(least);
+    let programs = [programs, tiny_program]
+        .map(|make| {
+            [Class::Elf32, Class::Elf64].map(|class| endians.map(|endian| make(class, endian)))
+        })
         .into_iter()
+        .flatten()
         .flatten();
     let golden = GOLDEN.iter().map(|name| golden_bytes(name));
-    made.chain(programs).chain(golden).collect()
+    made.chain(least).chain(programs).chain(golden).collect()
 });
 
 /// What a target is fed with: the view's server gets requests too.
@@ -243,17 +312,23 @@ fn the_seeds_are_sound() {
     assert!(sound.filter(|image| check(image).is_sound()).count() > GOLDEN.len() / 2);
 }
 
-/// Writes what a coverage-guided fuzzer begins with, for `tests/fuzz/run`.
+/// Writes what a coverage-guided fuzzer begins with, for `tests/fuzz/run`: `small/TARGET`, `large/TARGET`.
 #[test]
 #[ignore = "writes files"]
 fn write_corpora() {
     let to = PathBuf::from(std::env::var_os("XIP_FUZZ_CORPORA").expect("XIP_FUZZ_CORPORA: where"));
     for (name, _) in TARGETS {
-        std::fs::create_dir_all(to.join(name)).unwrap();
-        for (number, seed) in SEEDS.iter().enumerate() {
-            if seed.len() <= CORPUS_MAX_BYTES - REQUESTS_BYTES {
-                let seed = input(name, seed, &noise(REQUESTS_BYTES));
-                std::fs::write(to.join(name).join(format!("seed{number}")), seed).unwrap();
+        for (size, max_bytes) in [("small", SMALL_MAX_BYTES), ("large", LARGE_MAX_BYTES)] {
+            let dir = to.join(size).join(name);
+            std::fs::create_dir_all(&dir).unwrap();
+            for (number, image) in SEEDS.iter().enumerate() {
+                let zeros = image.iter().rev().take_while(|&&byte| byte == 0);
+                // Those that the targets add again.
+                let zeros = zeros.count().min(MAX_ZEROS_BYTES);
+                let seed = input(name, &image[..image.len() - zeros], &noise(REQUESTS_BYTES));
+                if seed.len() <= max_bytes {
+                    std::fs::write(dir.join(format!("seed{number}")), seed).unwrap();
+                }
             }
         }
     }

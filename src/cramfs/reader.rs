@@ -244,7 +244,7 @@ impl Image {
             return Err(Error::bad_image("an image of version 1 has no CRC"));
         }
         let mut hasher = crc32fast::Hasher::new();
-        let mut buf = vec![0; 64 * 1024];
+        let mut buf = vec![0; self.limit.min(64 * 1024) as usize];
         let crc_at = self.super_at + SUPER_CRC_OFFSET;
         let mut at = self.super_at;
         while at < self.limit {

@@ -22,8 +22,10 @@ use std::io::Write;
 use xip_run::cramfs::Endian;
 
 const BLOCK: usize = 4096;
-const UNCOMPRESSED: u32 = 1 << 31;
-const DIRECT: u32 = 1 << 30;
+/// In a block pointer: the block is not compressed.
+pub const UNCOMPRESSED: u32 = 1 << 31;
+/// In a block pointer: it is the block's start in words of 4 bytes, not its end in bytes.
+pub const DIRECT: u32 = 1 << 30;
 
 /// A whole image; every field of its superblock may lie.
 #[derive(Clone, Debug)]

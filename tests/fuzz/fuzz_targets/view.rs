@@ -3,6 +3,7 @@
 
 #[path = "../../common/mod.rs"]
 mod common;
+mod limit;
 #[path = "../targets/mod.rs"]
 mod targets;
 

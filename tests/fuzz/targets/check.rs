@@ -8,11 +8,12 @@ use xip_run::inspect;
 use xip_run::picture::Strip;
 use xip_run::units::PageSize;
 
-use super::{MAX_CONTENT_BYTES, entries, open};
+use super::{entries, image_of, max_content_bytes, open};
 
 /// The target.
-pub fn run(bytes: &[u8]) {
-    let Some(image) = open(bytes) else { return };
+pub fn run(input: &[u8]) {
+    let bytes = image_of(input);
+    let Some(image) = open(&bytes) else { return };
     // No damage would get past it otherwise.
     let Ok(crc) = image.compute_crc() else {
         return look(&image);
@@ -21,7 +22,7 @@ pub fn run(bytes: &[u8]) {
         Endian::Little => crc.to_le_bytes(),
         Endian::Big => crc.to_be_bytes(),
     };
-    let mut bytes = bytes.to_vec();
+    let mut bytes = bytes;
     let crc_at = image.super_offset() + SUPER_CRC_OFFSET;
     bytes[crc_at as usize..][..crc.len()].copy_from_slice(&crc);
     look(&open(&bytes).unwrap());
@@ -48,7 +49,7 @@ fn look(image: &Image) {
     }
     assert_eq!(info.errors, []);
     assert_eq!(map.unwrap().errors, []);
-    let mut left_bytes = MAX_CONTENT_BYTES;
+    let mut left_bytes = max_content_bytes(image);
     for found in entries(image) {
         assert_eq!(
             image.lookup_nofollow(&found.path).unwrap().at,

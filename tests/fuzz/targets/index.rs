@@ -7,13 +7,14 @@ use xip_run::index::FileIndex;
 use xip_run::session::has_direct_pages;
 use xip_run::units::PageSize;
 
-use super::{MAX_CONTENT_BYTES, assert_honest, entries, open};
+use super::{assert_honest, entries, image_of, max_content_bytes, open};
 use crate::common::oracle::check_file;
 
 /// The target.
-pub fn run(bytes: &[u8]) {
-    let Some(image) = open(bytes) else { return };
-    let mut left_bytes = MAX_CONTENT_BYTES;
+pub fn run(input: &[u8]) {
+    let bytes = image_of(input);
+    let Some(image) = open(&bytes) else { return };
+    let mut left_bytes = max_content_bytes(&image);
     let mut direct = [false; PageSize::ALL.len()];
     for found in entries(&image) {
         let inode = found.inode;
@@ -23,7 +24,7 @@ pub fn run(bytes: &[u8]) {
             Ok(_) => {
                 if let Some(left) = left_bytes.checked_sub(inode.size) {
                     left_bytes = left;
-                    check_file(&image, bytes, &inode);
+                    check_file(&image, &bytes, &inode);
                 }
                 if inode.kind == InodeKind::File {
                     for (direct, page) in direct.iter_mut().zip(PageSize::ALL) {

@@ -1,5 +1,9 @@
 //! What the fuzzer and the tests feed with bytes: each target is a function that panics where its invariant does not hold.
 //! It is a matter of bounded time and memory too, which whoever calls it watches: see `tests/fuzz/run`.
+//!
+//! Images are backed by the input's bytes, and how much of them a target looks at follows from their number: so a small
+//! input takes some microseconds, and a fuzzer can try very many. What bounds a target: [`MAX_ENTRIES`],
+//! [`max_content_bytes`], the requests of `view`, the programs of `plan`, the bytes that `extract` may write.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -19,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use xip_run::backing::ReadAt;
 use xip_run::cramfs::Image;
+use xip_run::cramfs::format::{RawSuper, SUPER_OFFSETS};
 use xip_run::cramfs::walk::Found;
 use xip_run::error::{Error, Kind};
 
@@ -35,9 +40,33 @@ pub const TARGETS: [Target; 6] = [
     ("view", view::run),
 ];
 
-/// Most entries of an image that a target looks at, and most bytes of contents: each file may claim 16 MiB.
+/// Most entries of an image that a target looks at.
 const MAX_ENTRIES: usize = 64;
-const MAX_CONTENT_BYTES: u64 = 256 << 10;
+/// Most zeros that an input may leave out at its image's end.
+pub const MAX_ZEROS_BYTES: usize = 16 << 10;
+
+/// Most bytes of contents of an image that a target looks at, each file's taken whole: a file may claim 16 MiB, in an
+/// image of any size.
+fn max_content_bytes(image: &Image) -> u64 {
+    (4 * image.limit_bytes()).clamp(16 << 10, 256 << 10)
+}
+
+/// The image that an input stands for. Where its superblock claims more than there is, but for little, the rest is zeros:
+/// so an image with pages that can be mapped has some hundred bytes, and most of what a fuzzer changes in it matters.
+pub fn image_of(input: &[u8]) -> Vec<u8> {
+    let mut bytes = input.to_vec();
+    let superblocks = SUPER_OFFSETS.iter().filter_map(|&at| {
+        let (_, from) = input.split_at_checked(at as usize)?;
+        RawSuper::decode(from.first_chunk()?)
+    });
+    for (superblock, _) in superblocks.take(1) {
+        let claimed = superblock.size as usize;
+        if claimed > input.len() && claimed - input.len() <= MAX_ZEROS_BYTES {
+            bytes.resize(claimed, 0);
+        }
+    }
+    bytes
+}
 
 /// Bytes of an image, of which none may be read beyond the image's end.
 struct Guarded {

@@ -9,11 +9,12 @@ use xip_run::error::Kind;
 use xip_run::plan::{LaunchPlan, PlanOptions, Source, Start};
 use xip_run::units::PageSize;
 
-use super::{entries, open};
+use super::{entries, image_of, max_content_bytes, open};
 
 /// The target.
-pub fn run(bytes: &[u8]) {
-    let Some(image) = open(bytes) else { return };
+pub fn run(input: &[u8]) {
+    let bytes = image_of(input);
+    let Some(image) = open(&bytes) else { return };
     let bits = image.superblock().edition as usize;
     let options = PlanOptions {
         machine: None,
@@ -26,11 +27,17 @@ pub fn run(bytes: &[u8]) {
         },
         ..PlanOptions::new(PageSize::ALL[bits % PageSize::ALL.len()])
     };
-    let programs = entries(&image).into_iter();
-    for found in programs
-        .filter(|found| found.inode.kind == InodeKind::File)
-        .take(8)
-    {
+    let mut left_bytes = max_content_bytes(&image);
+    let files = entries(&image).into_iter();
+    let programs = files.filter(|found| {
+        let left = left_bytes.checked_sub(found.inode.size);
+        let is_looked_at = found.inode.kind == InodeKind::File && left.is_some();
+        if is_looked_at {
+            left_bytes = left.unwrap();
+        }
+        is_looked_at
+    });
+    for found in programs.take(8) {
         match LaunchPlan::new(&image, &found.path, &options) {
             Ok(plan) => prove(&image, &plan, false),
             Err(err) => {

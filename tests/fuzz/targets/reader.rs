@@ -5,14 +5,15 @@
 use xip_run::backing::ReadAt;
 use xip_run::cramfs::{ImageFile, InodeKind};
 
-use super::{MAX_CONTENT_BYTES, assert_honest, entries, open};
+use super::{assert_honest, entries, image_of, max_content_bytes, open};
 
 /// The target.
-pub fn run(bytes: &[u8]) {
-    let Some(image) = open(bytes) else { return };
+pub fn run(input: &[u8]) {
+    let bytes = image_of(input);
+    let Some(image) = open(&bytes) else { return };
     let _ = image.require_runnable();
     let _ = image.verify_crc();
-    let mut left_bytes = MAX_CONTENT_BYTES;
+    let mut left_bytes = max_content_bytes(&image);
     for found in entries(&image) {
         let inode = found.inode;
         if found.depth > 0 {

@@ -8,7 +8,7 @@ use xip_run::cramfs::{Image, Inode, InodeKind};
 use xip_run::units::ImageOffset;
 use xip_run::view::{MAX_READ_BYTES, Server};
 
-use super::open;
+use super::{image_of, max_content_bytes, open};
 
 /// Requests besides those that every image gets, eight bytes each.
 pub const REQUESTS_BYTES: usize = 64;
@@ -31,14 +31,17 @@ const MAX_NODES: usize = 32;
 const UNIQUE: u64 = 0x0123_4567_89ab_cdef;
 
 /// The target.
-pub fn run(bytes: &[u8]) {
-    let Some((requests, bytes)) = bytes.split_first_chunk::<REQUESTS_BYTES>() else {
+pub fn run(input: &[u8]) {
+    let Some((requests, input)) = input.split_first_chunk::<REQUESTS_BYTES>() else {
         return;
     };
-    let Some(image) = open(bytes) else { return };
+    let Some(image) = open(&image_of(input)) else {
+        return;
+    };
     let mut kernel = Kernel {
         server: Server::new(image.clone()),
         nodes: vec![1],
+        left_bytes: max_content_bytes(&image),
     };
     let init = [7_u32, 31, 0x2_0000, u32::MAX]
         .map(u32::to_ne_bytes)
@@ -85,6 +88,8 @@ struct Kernel {
     server: Server,
     /// Node ids that the server gave.
     nodes: Vec<u64>,
+    /// Bytes of contents that may still be looked at.
+    left_bytes: u64,
 }
 
 impl Kernel {
@@ -171,7 +176,10 @@ impl Kernel {
                 let target = self.ask(READLINK, node, &[]);
                 assert_eq!(target.ok(), image.read_link(&inode).ok());
             }
-            InodeKind::File if inode.size <= 128 << 10 => self.contents(image, node, &inode),
+            InodeKind::File if inode.size <= self.left_bytes => {
+                self.left_bytes -= inode.size;
+                self.contents(image, node, &inode);
+            }
             _ => drop(self.ask(READ, node, &range(0, 4096))),
         }
     }
