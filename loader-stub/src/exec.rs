@@ -2,16 +2,17 @@
 //!
 //! On entry: a trapped call with its own pointers, in any thread, perhaps a vfork child that shares its parent's memory.
 //! On exit: the process is another program; or an errno, with every descriptor that was made closed again and nothing
-//! mapped. What the new program must know goes through a pipe, which no RLIMIT_FSIZE limits: argv and envp are the caller's,
-//! untouched.
+//! mapped. What the new program must know is told by more arguments, which it takes away again, or goes through a pipe, which
+//! no RLIMIT_FSIZE limits: the caller's argv and envp are untouched.
 
 use core::mem::MaybeUninit;
 
 use crate::changed;
 use crate::elf::{self, Head, Header};
 use crate::session_record;
+use crate::sigsys::set_action;
 use crate::stack::{c_str, c_str_nul};
-use crate::sys::{self, AT_EMPTY_PATH, AT_FDCWD, Errno, Fd, IoVec};
+use crate::sys::{self, AT_EMPTY_PATH, AT_FDCWD, Errno, Fd, IoVec, SigAction};
 use crate::wire::{self, Start};
 
 const AT_SYMLINK_NOFOLLOW: usize = 0x100;
@@ -173,7 +174,7 @@ impl Call {
         let errno = match opened {
             Ok(interpreter) => {
                 self.interpreter = interpreter;
-                self.start()
+                self.start_by_args().unwrap_or_else(|| self.start())
             }
             Err(errno) => errno,
         };
@@ -214,6 +215,63 @@ impl Call {
         }
     }
 
+    /// Executes the boot memfd with more arguments, which are the start; `None` if there are scripts, or too many others.
+    #[inline(never)]
+    fn start_by_args(&self) -> Option<Errno> {
+        /// How many pointers of argv are looked at.
+        const ARGS_SEEN: usize = 12;
+        /// How many the kernel reads at a time: an action's size.
+        const STEP: usize = size_of::<SigAction>() / size_of::<usize>();
+        let session = session_record();
+        if session.starts_by_args == 0 || self.depth != 0 || self.argv == 0 {
+            return None;
+        }
+        let mut argv = [0_usize; wire::START_ARGS + ARGS_SEEN];
+        let (added, own) = argv.split_at_mut(wire::START_ARGS);
+        let mut at = self.argv;
+        for some in own.chunks_mut(STEP) {
+            // No signal has the number 0.
+            if set_action(0, at, 0) == Err(Errno::EFAULT) {
+                return None;
+            }
+            for to in &mut *some {
+                // SAFETY: the kernel has just read it.
+                *to = unsafe { (at as *const usize).read_unaligned() };
+                at += size_of::<usize>();
+            }
+            if some.contains(&0) {
+                break;
+            }
+        }
+        // An end must be there, and something before it.
+        if own[0] == 0 || !own.contains(&0) {
+            return None;
+        }
+        let mut numbers = [[0; 12]; 2];
+        let program = self.files[0];
+        for (fd, number) in [Some(program), self.interpreter]
+            .into_iter()
+            .flatten()
+            .zip(&mut numbers)
+        {
+            sys::keep_open_on_exec(fd);
+            sys::decimal(fd.0, number);
+        }
+        let [before, path] = self.path.map(|string| match string.len {
+            0 => c"".as_ptr() as usize,
+            _ => string.at,
+        });
+        let [program, interpreter] = numbers.each_ref().map(|number| number.as_ptr() as usize);
+        added.copy_from_slice(&[program, interpreter, before, path]);
+        let (boot, empty) = (session.boot_fd as usize, c"".as_ptr() as usize);
+        let argv = argv.as_ptr() as usize;
+        match sys::exec_at(boot, empty, argv, self.envp, AT_EMPTY_PATH) {
+            // By so little more.
+            Errno::E2BIG => None,
+            errno => Some(errno),
+        }
+    }
+
     /// Executes the boot memfd; the descriptor before it is the pipe with the start.
     #[inline(never)]
     fn start(&self) -> Errno {
@@ -239,11 +297,8 @@ impl Call {
     /// How many bytes the start has: scripts put theirs in front, the last one's first.
     #[inline(never)]
     fn write_start(&self, to: Fd) -> Result<usize, Errno> {
-        let session = session_record();
         let start = Start {
             magic: wire::SESSION_MAGIC,
-            resident_fd: session.resident_fd,
-            resident_len: session.len,
             program_fd: self.files[self.depth].0 as u64,
             interpreter_fd: self.interpreter.map_or(wire::NO_PROGRAM, |fd| fd.0 as u64),
             strings_len: self.strings_len as u64,

@@ -1,9 +1,10 @@
 //! The stub of a session: what every program of it really executes first, and what keeps it in place then.
 //!
-//! On entry: the kernel has executed the boot memfd, as `/dev/fd/N`, as it executes any static program; N - 1 is a pipe
-//! with a [`Start`], which names the descriptors of the program and of its interpreter. Close-on-exec is done, signals,
-//! threads, timers and robust lists are reset, the stack holds argc, argv, envp and auxv. Nothing else may be assumed, not
-//! even that /proc is there.
+//! On entry: the kernel has executed the boot memfd, as `/dev/fd/N`, as it executes any static program. The descriptors of
+//! the program and of its interpreter are named by the first arguments (`START_ARGS`), if N is the number at which all
+//! programs keep the boot memfd; else by a [`Start`] in a pipe, N - 1. Close-on-exec is done, signals, threads, timers and
+//! robust lists are reset, the stack holds argc, argv, envp and auxv. Nothing else may be assumed, not even that /proc is
+//! there.
 //!
 //! On exit: the program and its interpreter are mapped, the stack and what the kernel shows in /proc say what execve(2)
 //! would have said, every register is zero, and those descriptors are closed. The resident memfd is mapped where the
@@ -45,7 +46,7 @@ use core::mem::MaybeUninit;
 use arch::stub_base;
 use describe::Described;
 use error::{OrFail, fail_exec, fail_launcher};
-use stack::Stack;
+use stack::{Stack, c_str};
 use sys::Fd;
 use wire::Start;
 
@@ -103,18 +104,48 @@ extern "C" fn working_stack(sp: usize) -> usize {
     (sp - room - start_bytes - 128) & !15
 }
 
-/// The descriptor before the boot memfd's.
+/// What the boot memfd says, until `become_resident` has mapped another over it.
+fn boot() -> wire::Boot {
+    // SAFETY: wire.rs: it is there, before the code.
+    unsafe { *((stub_base() + wire::BOOT as usize) as *const wire::Boot) }
+}
+
+/// Is the start told by arguments?
+fn is_told_by_args(stack: &Stack) -> bool {
+    stack.executed_fd() == Some(boot().boot_fd as usize)
+}
+
+/// The descriptor before the boot memfd's, if the start is in a pipe.
 fn start_fd(stack: &Stack) -> Option<Fd> {
+    if is_told_by_args(stack) {
+        return None;
+    }
     stack.executed_fd()?.checked_sub(1).map(Fd)
 }
 
+/// Takes the start from the arguments: what it says, and the path, which is where it shall be.
+fn take_start(stack: &mut Stack) -> Option<(Start, &'static [u8])> {
+    let [program, interpreter, before, path] = stack.take_args::<{ wire::START_ARGS }>()?;
+    let start = Start {
+        magic: wire::SESSION_MAGIC,
+        program_fd: stack::parse_decimal(c_str(program))? as u64,
+        interpreter_fd: stack::parse_decimal(c_str(interpreter))? as u64,
+        strings_len: 0,
+        args: 0,
+        by_descriptor: u64::from(c_str(path).is_empty()),
+    };
+    let path = stack::join(before, path);
+    stack.set_aux(stack::AT_EXECFN, path.as_ptr() as usize);
+    Some((start, path))
+}
+
 /// Reads the start to `room`, which is below `sp`: what it says, and its strings.
-fn read_start(fd: Fd, room: usize, sp: usize) -> Option<(&'static Start, &'static [u8])> {
+fn read_start(fd: Fd, room: usize, sp: usize) -> Option<(Start, &'static [u8])> {
     let room_bytes = (sp.wrapping_sub(room) / 2).min(START_MAX);
     // SAFETY: (1) `working_stack` kept as many; all of them are read at once, and any bytes are a Start.
     let (read, start) = unsafe {
         let read = sys::read_pipe(fd, room, room_bytes).ok()?;
-        (read, &*(room as *const Start))
+        (read, *(room as *const Start))
     };
     let strings_len = read.checked_sub(size_of::<Start>())?;
     // SAFETY: as above.
@@ -137,17 +168,23 @@ extern "C" fn stub_main(sp: usize, room: usize) -> ! {
             None,
         )
     };
-    let params = start_fd(&stack).unwrap_or_else(|| not_started());
-    let (start, strings) = read_start(params, room, sp).unwrap_or_else(|| not_started());
-    become_resident(start);
-    // The boot memfd's was close-on-exec.
-    sys::close(params);
+    let params = start_fd(&stack);
+    let told = match params {
+        Some(params) => read_start(params, room, sp),
+        None => take_start(&mut stack),
+    };
+    let (start, strings) = told.unwrap_or_else(|| not_started());
+    become_resident(&boot());
+    if let Some(params) = params {
+        // The boot memfd's was close-on-exec.
+        sys::close(params);
+    }
     if start.program_fd == wire::NO_PROGRAM {
         sigsys::install_filter();
         let (argv, envp) = stack.vectors();
         let path = strings.as_ptr() as usize;
         let errno = exec::exec(sys::AT_FDCWD, path, argv, envp, 0);
-        fail_exec(stack::c_str(path), errno)
+        fail_exec(c_str(path), errno)
     }
     if !direct::filter(session_record()).is_empty() {
         sigsys::install();
@@ -155,7 +192,7 @@ extern "C" fn stub_main(sp: usize, room: usize) -> ! {
     }
 
     let program = Fd(start.program_fd as usize);
-    set_comm(start, last_string(strings), program);
+    set_comm(&start, last_string(strings), program);
     let loaded = elf::load(program, stack.sp, page, None);
     let (mut entry, mut interpreter_bias) = (loaded.entry, 0);
     if loaded.interp.1 != 0 {
@@ -173,6 +210,7 @@ extern "C" fn stub_main(sp: usize, room: usize) -> ! {
     stack.set_aux(stack::AT_ENTRY, loaded.entry);
     stack.set_aux(stack::AT_BASE, interpreter_bias);
     match start.args as usize {
+        _ if params.is_none() => {}
         0 => stack.insert_path(strings),
         args => stack.replace_argv0(strings, args),
     }
@@ -208,16 +246,16 @@ extern "C" fn stub_main(sp: usize, room: usize) -> ! {
 
 /// Maps the resident memfd over the boot memfd: the same code at the same addresses, so the next instruction is the same
 /// too. The record is there then.
-fn become_resident(start: &Start) {
+fn become_resident(boot: &wire::Boot) {
     const READ_EXEC: usize = 5;
     // SAFETY: (1) every byte is replaced by the same byte; behind them nothing is mapped yet.
     let answer = unsafe {
         sys::mmap(
             stub_base(),
-            start.resident_len as usize,
+            boot.resident_len as usize,
             READ_EXEC,
             sys::MAP_PRIVATE | sys::MAP_FIXED,
-            Some(Fd(start.resident_fd as usize)),
+            Some(Fd(boot.resident_fd as usize)),
             0,
         )
     };

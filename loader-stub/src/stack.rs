@@ -118,12 +118,20 @@ impl Stack {
         let number = path
             .strip_prefix(b"/dev/fd/")
             .or_else(|| path.strip_prefix(b"/proc/self/fd/"))?;
-        number.iter().try_fold(0_usize, |value, digit| match digit {
-            b'0'..=b'9' => value
-                .checked_mul(10)?
-                .checked_add(usize::from(digit - b'0')),
-            _ => None,
-        })
+        parse_decimal(number)
+    }
+
+    /// Takes the first arguments away, an even number: their addresses.
+    pub fn take_args<const N: usize>(&mut self) -> Option<[usize; N]> {
+        let argc = self.argc.checked_sub(N)?;
+        let mut args = [0; N];
+        for (index, arg) in args.iter_mut().enumerate() {
+            *arg = self.word(1 + index);
+        }
+        self.sp += N * WORD;
+        self.argc = argc;
+        self.set_word(0, argc);
+        Some(args)
     }
 
     /// Moves the block down and puts the path, NUL included, into the room above it, for `AT_EXECFN` to point to.
@@ -204,6 +212,24 @@ impl Stack {
         };
         [arg_start, arg_end, arg_end, env_end]
     }
+}
+
+/// Joins two strings that follow each other on the stack, NUL included.
+pub fn join(first: usize, second: usize) -> &'static [u8] {
+    let len = c_str(first).len();
+    // SAFETY: the first one, without its NUL, moves up by that byte, and is right before the second.
+    unsafe { core::ptr::copy(first as *const u8, (second - len) as *mut u8, len) };
+    c_str_nul(second - len)
+}
+
+/// The number that some digits are.
+pub fn parse_decimal(digits: &[u8]) -> Option<usize> {
+    digits.iter().try_fold(0_usize, |value, digit| match digit {
+        b'0'..=b'9' => value
+            .checked_mul(10)?
+            .checked_add(usize::from(digit - b'0')),
+        _ => None,
+    })
 }
 
 /// A string that somebody vouches for: the kernel put it there, or has just read it. Without its NUL.

@@ -192,6 +192,26 @@ pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7334;
 /// at one page fault (`fault_around_bytes`).
 pub const SESSION_RECORD: u64 = 0x8000;
 
+/// Where the boot memfd has its [`Boot`], from the base, in bytes: between the ELF header and the code.
+pub const BOOT: u64 = CODE - size_of::<Boot>() as u64;
+
+/// What the stub needs before it has the record.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Boot {
+    /// The number at which programs keep the boot memfd: who executes it by that one tells the start by [`START_ARGS`].
+    pub boot_fd: u64,
+    /// The resident memfd, to be mapped.
+    pub resident_fd: u64,
+    /// [`Session::len`].
+    pub resident_len: u64,
+}
+
+/// How many arguments are put before the program's, for a start that needs no pipe: decimal, the descriptors of the program
+/// and of its interpreter (or nothing); then `/dev/fd/N/` or nothing, and the path, which are one string together. They are
+/// an even number, so that the stack is aligned without them.
+pub const START_ARGS: usize = 4;
+
 /// Length of the memory for the actions of SIGSYS that a program has had, bytes: see [`Session::actions`].
 pub const ACTIONS: u64 = 4096;
 
@@ -219,12 +239,12 @@ pub struct Session {
     pub boot_dev: [u32; 2],
     /// `st_ino` of it.
     pub boot_ino: u64,
-    /// The resident memfd, to be mapped.
-    pub resident_fd: u64,
     /// The number at which a process keeps its program, if the kernel would not make that `/proc/self/exe`.
     pub exe_fd: u64,
     /// The image.
     pub image_fd: u64,
+    /// 1 if [`START_ARGS`] can be taken back: `CONFIG_CHECKPOINT_RESTORE`.
+    pub starts_by_args: u64,
     /// 1 if `image_fd` is `O_PATH`: it is opened again, with the caller's own rights, for each mapping.
     pub image_reopen: u64,
     /// How it is mapped.
@@ -283,18 +303,15 @@ pub struct Run {
     pub image_at: u32,
 }
 
-/// What one program is started with: the contents of a pipe, descriptor N - 1, where N is the boot memfd's
-/// (`AT_EXECFN` says `/dev/fd/N`). Strings follow, each with its NUL: [`Start::args`] of them are what scripts put in the
-/// place of argv\[0\]; the last one, always there, is the path that was executed.
+/// What one program is started with if there are scripts, or too many arguments to add some: the contents of a pipe,
+/// descriptor N - 1, where N is the boot memfd's (`AT_EXECFN` says `/dev/fd/N`). Strings follow, each with its NUL:
+/// [`Start::args`] of them are what scripts put in the place of argv\[0\]; the last one, always there, is the path that was
+/// executed.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Start {
     /// [`SESSION_MAGIC`].
     pub magic: u64,
-    /// [`Session::resident_fd`] and [`Session::len`], without which there is no record yet.
-    pub resident_fd: u64,
-    /// See [`Start::resident_fd`].
-    pub resident_len: u64,
     /// The program's descriptor, to be closed; [`NO_PROGRAM`] in the session's first start: the path is executed then, once
     /// the session has begun.
     pub program_fd: u64,

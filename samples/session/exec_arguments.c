@@ -134,6 +134,12 @@ static char **many(int count, size_t len) {
     return strings;
 }
 
+// About as many as a session's handler looks at.
+SCENARIO(arguments_10) { show(many(10, 3), ENV("")); }
+SCENARIO(arguments_11) { show(many(11, 3), ENV("")); }
+SCENARIO(arguments_12) { show(many(12, 3), ENV("")); }
+SCENARIO(arguments_13) { show(many(13, 3), ENV("")); }
+
 //# megabyte: argv=[<130000 bytes
 SCENARIO(megabyte) { show(many(8, 130000), ENV("")); }
 SCENARIO(megabyte_script) { script(many(8, 130000), ENV("")); }

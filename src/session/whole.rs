@@ -209,7 +209,11 @@ fn try_begin(
     let tables = Tables::of_session(image, &descriptor.name, begin, kept);
     let [text_truncated, text_changed, text_server] = tables.texts_at();
     let resident_len = tables.resident_len();
-    let boot = boot_memfd(resident_len)?;
+    let boot = boot_memfd(&wire::Boot {
+        boot_fd: boot_fd as u64,
+        resident_fd: resident_fd as u64,
+        resident_len,
+    })?;
     let stat = rustix::fs::fstat(&boot).map_err(|err| Error::failed(format!("fstat: {err}")))?;
     let view = rustix::fs::stat("/").map_err(|err| Error::failed(format!("stat /: {err}")))?;
     let session = wire::Session {
@@ -221,9 +225,9 @@ fn try_begin(
         boot_fd: boot_fd as u64,
         boot_dev: device(stat.st_dev),
         boot_ino: stat.st_ino,
-        resident_fd: resident_fd as u64,
         exe_fd: exe_fd as u64,
         image_fd: image_fd as u64,
+        starts_by_args: u64::from(sys::has_memory_map()),
         image_reopen: u64::from(descriptor.reopen),
         image_map: descriptor.map,
         text_truncated,
@@ -254,8 +258,6 @@ fn try_begin(
     strings.push(0);
     let start = wire::Start {
         magic: wire::SESSION_MAGIC,
-        resident_fd: resident_fd as u64,
-        resident_len,
         program_fd: wire::NO_PROGRAM,
         interpreter_fd: wire::NO_PROGRAM,
         strings_len: strings.len() as u64,
@@ -421,15 +423,19 @@ impl Tables {
 
 /// Nothing but the stub. The kernel maps it over all the addresses that the resident memfd will have: nothing else can be
 /// there, wherever the kernel puts the stack and the vdso.
-pub(super) fn boot_memfd(resident_len: u64) -> Result<File> {
+pub(super) fn boot_memfd(boot: &wire::Boot) -> Result<File> {
     let code = Segment {
         flags: R | X,
         addr: STUB_BASE,
-        len_bytes: resident_len,
+        len_bytes: boot.resident_len,
         ..Segment::default()
     };
     // The stub makes the stack executable for those that want it.
-    let elf = memfd::executable(SESSION_STUB, &[code], Some(false));
+    let mut elf = memfd::executable(SESSION_STUB, &[code], Some(false));
+    elf.splice(
+        wire::BOOT as usize..wire::CODE as usize,
+        sys::bytes_of(boot).iter().copied(),
+    );
     memfd::sealed(b"boot", &[(0, elf)], 0)
 }
 
@@ -458,7 +464,11 @@ mod tests {
     #[test]
     fn the_boot_memfd_takes_the_addresses_of_the_resident() {
         let len = 5 * wire::PART + 100;
-        let boot = boot_memfd(len).unwrap();
+        let boot = boot_memfd(&wire::Boot {
+            resident_len: len,
+            ..Default::default()
+        })
+        .unwrap();
         let mut bytes = vec![0; boot.metadata().unwrap().len() as usize];
         boot.read_exact_at(&mut bytes, 0).unwrap();
         let elf = goblin::elf::Elf::parse(&bytes).unwrap();

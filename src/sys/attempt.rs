@@ -277,6 +277,15 @@ fn set_mm_map(exe_fd: u32) -> libc::c_long {
     libc::c_long::from(answer)
 }
 
+/// Has the kernel `PR_SET_MM_MAP`?
+pub fn has_memory_map() -> bool {
+    const PR_SET_MM: libc::c_int = 35;
+    const PR_SET_MM_MAP_SIZE: libc::c_ulong = 15;
+    let mut size = 0_u32;
+    // SAFETY: it writes a number.
+    unsafe { libc::prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &raw mut size, 0, 0) == 0 }
+}
+
 /// May this process make another file its `/proc/self/exe`? A descriptor that is none is EBADF once that is allowed.
 ///
 /// # Errors

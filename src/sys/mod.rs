@@ -18,7 +18,7 @@ pub(crate) mod wire;
 pub use alloc::{Arena, retire_arena};
 pub use args::{from_c, set_title};
 pub use attempt::{
-    Ended, TimeLimit, access_effective, execute_nothing, expect_children, in_child,
+    Ended, TimeLimit, access_effective, execute_nothing, expect_children, has_memory_map, in_child,
     in_child_within, install_seccomp_filter, map_without_replacing, no_core_dump, seccomp_filter,
     set_exe, set_memory_map,
 };
@@ -49,6 +49,8 @@ unsafe impl Plain for wire::Run {}
 unsafe impl Plain for wire::Session {}
 // SAFETY: (1) eight-byte fields.
 unsafe impl Plain for wire::Start {}
+// SAFETY: (1) the same.
+unsafe impl Plain for wire::Boot {}
 
 /// The bytes of a value.
 pub(crate) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
