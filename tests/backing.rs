@@ -296,3 +296,18 @@ fn a_plan_says_why_data_is_not_the_image() {
         assert_eq!(plan.totals().copy_on_write_bytes, 0);
     }
 }
+
+/// Descriptors that the caller has open are the caller's: a script that reads lines of one goes on where it was.
+#[test]
+fn the_probe_reads_nothing_of_the_callers() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = dir.path().join("lines");
+    fs::write(&lines, "one\ntwo\n").unwrap();
+    let script = r#"exec 3<"$1"; read -r one <&3; "$0" --probe >/dev/null; cat <&3"#;
+    let output = Command::new("sh")
+        .args(["-c", script, XIP_RUN])
+        .arg(&lines)
+        .output()
+        .unwrap();
+    assert_eq!(text(&output.stdout), "two\n");
+}

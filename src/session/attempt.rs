@@ -1,6 +1,6 @@
 //! Which steps of a session this kernel can do: each is done, most of them by a child that ends then.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
@@ -55,6 +55,8 @@ pub fn execute_memfd() -> Result<()> {
         if let Ok(null) = rustix::fs::open("/dev/null", OFlags::WRONLY, rustix::fs::Mode::empty()) {
             let _ = rustix::stdio::dup2_stderr(null);
         }
+        // From there it would read its start, and what is there may be the caller's.
+        sys::close_on_exec(boot.as_raw_fd() - 1);
         Err(sys::execveat(boot.as_fd(), &[c"xip-run".to_owned()]))
     });
     match ended.map_err(lacking("a child"))? {

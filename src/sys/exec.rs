@@ -29,3 +29,9 @@ pub fn execveat(fd: BorrowedFd<'_>, argv: &[CString]) -> io::Error {
     }
     io::Error::last_os_error()
 }
+
+/// Closes a descriptor when this process executes something; of one that is not open, nothing.
+pub fn close_on_exec(number: i32) {
+    // SAFETY: the flag is the descriptor table's: nothing that the descriptor is of changes.
+    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+}

@@ -22,7 +22,7 @@ pub use attempt::{
     in_child_within, install_seccomp_filter, map_without_replacing, no_core_dump, seccomp_filter,
     set_exe, set_memory_map,
 };
-pub use exec::execveat;
+pub use exec::{close_on_exec, execveat};
 pub use lease::is_open_for_writing;
 pub use mount::make_mounts_read_only;
 pub use process::{
