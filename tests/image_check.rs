@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use craft::{Craft, DIR, FILE, LINK, entry};
 use proptest::prelude::*;
 use tree::{build_in, golden, golden_path, open, sample_tree, xip, xip_image};
-use xip_run::cramfs::check::{MAX_FINDINGS, Severity};
+use xip_run::cramfs::check::{Finding, MAX_FINDINGS, Severity};
 use xip_run::cramfs::format::{BLOCK_DIRECT, BLOCK_UNCOMPRESSED, flags};
 use xip_run::cramfs::{Image, check};
 
@@ -335,6 +335,32 @@ fn blocks() {
         "/f",
         "5 bytes instead of 100",
     );
+}
+
+#[test]
+fn one_broken_file_does_not_fill_the_list() {
+    let ends = |at: u64| (1..=12).map(|number| (at + 8 * number) as u32).collect();
+    let image = one_file(12 * 4096, &[0x55; 96], ends).image();
+    let report = check(&image);
+    let blocks = |finding: &&Finding| finding.what.starts_with("block ");
+    assert_eq!(report.findings.iter().filter(blocks).count(), 10);
+    let what = "12 blocks are bad; the first ten are listed";
+    assert_finds(&image, Severity::Error, "/f", what);
+
+    // Nobody's bytes between files.
+    let mut craft = Craft::new();
+    let entries: Vec<Vec<u8>> = (b'a'..b'p')
+        .map(|name| {
+            let table = craft.here();
+            craft.pointers(&[BLOCK_UNCOMPRESSED | (table + 8) as u32]);
+            craft.put(b"mine");
+            craft.put(&[0x55; 64]);
+            entry(&[name], FILE, 4, table)
+        })
+        .collect();
+    craft.root(&entries);
+    let what = "5 more gaps are not zero; the first 10 are listed";
+    assert_finds(&craft.image(), Severity::Warning, "", what);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tree::{
     assert_same, build_in, golden, golden_path, have, is_root, open, sample_tree, xip, xip_image,
 };
 use xip_run::cramfs::Image;
+use xip_run::cramfs::check::MAX_FINDINGS;
 use xip_run::cramfs::extract::{ExtractOptions, extract};
 use xip_run::cramfs::format::BLOCK_UNCOMPRESSED;
 
@@ -252,6 +253,51 @@ fn a_small_image_cannot_fill_the_disk() {
     extract(&holes(), &dir.path().join("all"), ExtractOptions::default()).unwrap();
     let meta = fs::metadata(dir.path().join("all/99")).unwrap();
     assert_eq!((meta.len(), meta.blocks()), (4095 * 4096, 0));
+}
+
+/// More directories deep than are held open: those near the root are opened again for what comes after.
+#[test]
+fn deep_directories_are_gone_back_to() {
+    const DEPTH: usize = 200;
+    let mut craft = Craft::new();
+    let file = content(&mut craft, b"here");
+    let after = entry(b"z", FILE, 4, file);
+    let mut inside = after.clone();
+    for _ in 0..DEPTH {
+        let at = craft.put(&inside);
+        let below = entry(b"d", DIR, inside.len() as u64, at);
+        inside = [&below[..], &after].concat();
+    }
+    let at = craft.put(&inside);
+    craft.root_at(at, inside.len() as u64);
+    let dir = tempfile::tempdir().unwrap();
+    let mut at = dir.path().join("out");
+    let done = extract(&craft.image(), &at, ExtractOptions::default()).unwrap();
+    assert_eq!(done.failed, [""; 0]);
+    assert_eq!(done.entries, 2 * DEPTH as u64 + 1);
+    for _ in 0..=DEPTH {
+        assert_eq!(fs::read(at.join("z")).unwrap(), b"here");
+        assert_eq!(fs::metadata(&at).unwrap().mode() & 0o7777, 0o755);
+        at.push("d");
+    }
+}
+
+#[test]
+fn what_fails_without_end_is_listed_to_an_end() {
+    let mut craft = Craft::new();
+    let entries: Vec<Vec<u8>> = (0..MAX_FINDINGS + 100)
+        .map(|number| entry(format!("{number:04}").as_bytes(), FILE, 5, 0x0fff_fffc))
+        .collect();
+    craft.root(&entries);
+    let dir = tempfile::tempdir().unwrap();
+    let image = craft.image();
+    let done = extract(&image, &dir.path().join("out"), ExtractOptions::default()).unwrap();
+    assert_eq!((done.entries, done.failed.len()), (0, MAX_FINDINGS + 1));
+    let last = done.failed.last().unwrap();
+    assert_eq!(last, "more could not be unpacked than is listed");
+    let nowhere = dir.path().join("no/out");
+    let err = extract(&image, &nowhere, ExtractOptions::default()).unwrap_err();
+    assert!(err.to_string().contains("no/out: mkdir: "), "{err}");
 }
 
 #[test]

@@ -2,13 +2,15 @@
 
 mod common;
 
-use std::fs;
+use std::{fs, io};
 
 use common::image_bytes::*;
 use common::{golden_bytes, noise};
-use xip_run::backing::Backing;
-use xip_run::cramfs::{Endian, Image, ImageFile, InodeKind};
+use xip_run::backing::{Backing, ReadAt};
+use xip_run::cramfs::dump::mode_text;
+use xip_run::cramfs::{Block, Endian, Image, ImageFile, InodeKind};
 use xip_run::error::Kind;
+use xip_run::units::ImageOffset;
 
 #[test]
 fn a_crc_is_right_or_says_both_values() {
@@ -330,4 +332,59 @@ fn a_block_stored_short_at_the_images_end_reads_as_zeros() {
     opened.read(&mut piece, 3000).unwrap();
     assert_eq!(piece, [0; 1000]);
     assert_eq!(image.read_file(&inode).unwrap()[..6], *b"short\0");
+}
+
+/// What asks the reader for the wrong thing is told so.
+#[test]
+fn a_file_is_no_directory_and_no_block_is_that_long() {
+    let image = Image::open(golden_bytes("plain")).unwrap();
+    let file = image.lookup(b"/data/text.txt").unwrap();
+    let entries = image.entries(&file).unwrap_err();
+    let found = image.find(&file, b"x").unwrap_err();
+    assert_eq!([entries.kind(), found.kind()], [Kind::NotDirectory; 2]);
+    let block = Block::Compressed {
+        at: ImageOffset(0x200),
+        len_bytes: 8193,
+    };
+    let err = image.read_block(block, &mut [0; 4096]).unwrap_err();
+    assert_eq!(
+        err.to_string(),
+        "compressed block at image@0x200: 8193 bytes"
+    );
+    assert!(format!("{image:?}").ends_with(", little endian, superblock at 0)"));
+}
+
+/// A device that answers with an error.
+struct Broken;
+
+impl ReadAt for Broken {
+    fn len_bytes(&self) -> u64 {
+        1 << 20
+    }
+
+    fn read_exact_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+        Err(io::Error::other("medium error"))
+    }
+}
+
+#[test]
+fn a_read_error_is_no_bad_image() {
+    let err = Image::open(Broken).unwrap_err();
+    assert_eq!(err.kind(), Kind::Failed);
+    assert_eq!(err.to_string(), "superblock at 0x0: read: medium error");
+}
+
+#[test]
+fn modes_are_written_as_ls_writes_them() {
+    for (mode, text) in [
+        (0o100_644, "-rw-r--r--"),
+        (0o104_755, "-rwsr-xr-x"),
+        (0o102_640, "-rw-r-S---"),
+        (0o041_776, "drwxrwxrwT"),
+        (0o041_777, "drwxrwxrwt"),
+        (0o120_777, "lrwxrwxrwx"),
+        (0o030_000, "?---------"),
+    ] {
+        assert_eq!(mode_text(mode), text);
+    }
 }

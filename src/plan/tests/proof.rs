@@ -87,6 +87,30 @@ fn a_wrong_plan_does_not_pass() {
             plan.options.cow = Err(NoCow::Refused);
         }),
         ("text to be copied", &|plan| plan.options.copy_text = true),
+        ("aligned to no page", &|plan| {
+            plan.program.align_bytes = 0x800;
+        }),
+        ("not on the kernel's pages", &|plan| {
+            plan.options.page = PageSize::K16;
+            plan.program.align_bytes = PageSize::K16.bytes();
+        }),
+        ("nothing where something is", &|plan| {
+            plan.program.mappings[0].pages = page(0x40_1000, 0x2000);
+        }),
+        ("cleared and copied", &|plan| {
+            plan.program.mappings[1].source = Source::Copied {
+                at: FileOffset(0x2000),
+                file_bytes: 0x2800,
+                why: CopyReason::CannotCow(NoCow::Refused),
+            };
+        }),
+        ("copied from beyond the file", &|plan| {
+            plan.program.mappings[0].source = Source::Copied {
+                at: FileOffset(0x4000),
+                file_bytes: 0x2000,
+                why: CopyReason::NotDirect(NotDirect::Compressed),
+            };
+        }),
         ("the stub's place", &|plan| {
             plan.options.reserved = Some(page(0x40_0000, 0x1000));
         }),

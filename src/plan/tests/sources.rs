@@ -192,3 +192,40 @@ fn every_program_of_the_golden_images_plans_at_every_page_size() {
     }
     assert!(direct > 0);
 }
+
+#[test]
+fn text_of_which_nothing_is_in_place_is_said_to_be_copied() {
+    let stack = Phdr {
+        kind: PT_GNU_STACK,
+        ..load(0, 0, 0, 0, RW | RX)
+    };
+    let segments = [
+        load(0, 0x40_0000, 0x2000, 0x2000, RX),
+        load(0x2000, 0x40_3000, 0x100, 0x100, RW),
+        stack,
+    ];
+    let base = TestFile::program("p", Maker::fixed(0x2100, &segments).build());
+    let options = PlanOptions::new(K4);
+    let stored = |store: &[Store]| {
+        let store = store.to_vec();
+        let file = TestFile {
+            store,
+            ..base.clone()
+        };
+        plan_with(&[file], &options).unwrap()
+    };
+    assert_eq!(stored(&[]).copied_text(), None);
+    // Of a part the plan tells.
+    assert_eq!(
+        stored(&[Store::Plain, Store::Compressed]).copied_text(),
+        None
+    );
+    let compressed = stored(&[Store::Compressed, Store::Compressed]);
+    let why = compressed.copied_text().unwrap();
+    assert!(why.starts_with("/p: its text: compressed in"), "{why}");
+    // In a session the view has the pages, and they are its page cache's.
+    let shown = compressed.explain(Start::Session);
+    let json = serde_json::to_value(&shown).unwrap();
+    assert_eq!(json["program"]["mappings"][0]["upfront_ram_bytes"], 0);
+    assert!(shown.to_string().contains("stack rwx"), "{shown}");
+}
