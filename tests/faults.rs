@@ -284,7 +284,7 @@ fn every_call_of_a_start_in_a_session_may_fail() {
             );
             failed += usize::from(is_errno);
         }
-        assert!(failed > 8, "{failed}: {runs:?}");
+        assert!(failed > 6, "{failed}: {runs:?}");
     }
     traces(&stage).assert_gone();
 }

@@ -346,7 +346,8 @@ impl Loaded {
                 true => first & !(page - 1),
                 false => start,
             };
-            let handler = stub_base()..stub_base() + session.len as usize;
+            // Right before it there would be no room for a break.
+            let handler = stub_base() - wire::PART as usize..stub_base() + session.len as usize;
             // What wraps cannot be mapped, and need not be looked at.
             if start < handler.end && whole.saturating_add(len) > handler.start {
                 fail("where the session's handler is", &[("addr", start)], None);

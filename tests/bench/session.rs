@@ -10,7 +10,8 @@
 //! for files by name is held against the tree in a tmpfs instead, in a chroot as well. In each place runs one shell, which
 //! is told what to start. The launchers' own start is in no figure: the bench `launch` measures it. Tree and image lie in
 //! `$TMPDIR`, and its filesystem matters: one with large folios in the page cache (ext4, xfs) maps a program with fewer
-//! page faults than a tmpfs or FUSE does, a tenth of a start.
+//! page faults than a tmpfs or FUSE does, a tenth of a start. Linux may split them some minutes later, in the tree or in the
+//! image: then the ratio is another.
 //!
 //! **Time.** samples/session/bench.c does a thing so often that it takes some milliseconds, and prints what one took. The
 //! places take turns, in many short rounds, on one CPU; each time bench.c is a new process. Printed are the medians, and
