@@ -80,9 +80,6 @@ pub const COUNTED_WHOLE: [&str; 2] = [
     "/hand/data-first-far-above-pie",
 ];
 
-/// Ends where the handler begins, so that its break cannot grow.
-const NO_HEAP: &str = "/hand/at-before-stub";
-
 /// What became of a file.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Verdict {
@@ -173,7 +170,6 @@ pub fn known_in_session(root: &Path, name: &str, native: &Verdict, session: &Ver
     KNOWN.iter().any(|(part, _)| says(part))
         || seen(&native.seen) == seen(&session.seen)
         || dies(native) && dies(session) && begins_outside(root, name)
-        || name == NO_HEAP && native.seen.starts_with(&session.seen)
 }
 
 /// The launcher says 126 or 127 where execve(2) has an errno, or ends what it cannot load.
