@@ -182,7 +182,7 @@ fn read_file(path: &Path) -> Result<String> {
 }
 
 /// The words of a kernel command line, without their quotes: lib/cmdline.c next_arg().
-fn words(text: &str) -> impl Iterator<Item = String> {
+pub(crate) fn words(text: &str) -> impl Iterator<Item = String> {
     let mut quoted = false;
     let separate = move |char: char| {
         quoted ^= char == '"';

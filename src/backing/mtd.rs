@@ -2,12 +2,14 @@
 //!
 //! mmap(2) of /dev/mtdN has never worked with an MMU (ENODEV), so the bytes are mapped through /dev/mem. Where they are is
 //! found by the flash chip: its node of the device tree says it (`reg`), else /proc/iomem, where the chip's driver has
-//! claimed its addresses. A partition lies at its offset in the chip.
+//! claimed its addresses. A partition lies at its offset in the chip. Of plain memory (phram), whose device says nothing of it,
+//! the kernel's command line does.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::system::{DeviceTree, System, names, number, text};
+use crate::config::words;
 use crate::error::{Error, Result};
 
 /// include/uapi/mtd/mtd-abi.h
@@ -142,7 +144,9 @@ impl Mtd {
         };
         let name = chip.file_name().unwrap_or_default().to_string_lossy();
         if name == "virtual" {
-            return Err(format!("{tree}, and no device"));
+            return self.phram_window(chip, system).ok_or_else(|| {
+                format!("{tree}, no device, and no phram.phram= on the kernel command line")
+            });
         }
         let iomem = system.iomem();
         let hidden = match iomem.is_empty() {
@@ -151,6 +155,22 @@ impl Mtd {
         };
         iomem.of(&name).map(|window| vec![window]).ok_or_else(|| {
             format!("{tree}, and /proc/iomem{hidden} has nothing of the name of its device, {name}")
+        })
+    }
+
+    /// What `phram.phram=` of the kernel's command line says of the memory that it is (a part of): by its name and its size.
+    fn phram_window(&self, chip: &Path, system: &System) -> Option<Vec<Range<u64>>> {
+        let class = chip.join("mtd");
+        let is_whole = |dir: &&Path| dir.parent() == Some(&class);
+        let whole = self.dir.ancestors().find(is_whole)?;
+        let (name, size) = (text(&whole.join("name"))?, number(&whole.join("size"))?);
+        let cmdline = system.text("/proc/cmdline")?;
+        let mut said = words(&cmdline).take_while(|word| word != "--");
+        said.find_map(|word| {
+            let mut fields = word.strip_prefix("phram.phram=")?.split(',');
+            let is_it = fields.next()? == name;
+            let (start, len) = (phram_number(fields.next()?)?, phram_number(fields.next()?)?);
+            (is_it && len == size).then_some(vec![start..start.checked_add(len)?])
         })
     }
 
@@ -171,6 +191,21 @@ impl Mtd {
         }
         (dir.to_owned(), offset)
     }
+}
+
+/// A number as `drivers/mtd/devices/phram.c ustrtoul()` reads it: as in C, and `ki`, `Mi` or `Gi` behind it.
+fn phram_number(text: &str) -> Option<u64> {
+    let units = [("ki", 10), ("Mi", 20), ("Gi", 30)];
+    let unit = units
+        .iter()
+        .find_map(|&(unit, shift)| Some((text.strip_suffix(unit)?, shift)));
+    let (digits, shift) = unit.unwrap_or((text, 0));
+    let number = match (digits.strip_prefix("0x"), digits.strip_prefix('0')) {
+        (Some(hex), _) => u64::from_str_radix(hex, 16).ok()?,
+        (None, Some(octal)) if !octal.is_empty() => u64::from_str_radix(octal, 8).ok()?,
+        _ => digits.parse().ok()?,
+    };
+    number.checked_mul(1 << shift)
 }
 
 /// The node of the flash chip, by that of an MTD device: its own, or if it is a partition the one above (with bindings that are
@@ -212,6 +247,18 @@ fn part(windows: &[Range<u64>], at: u64, len: u64) -> Option<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_phram_are_read() {
+        assert_eq!(phram_number("0x11000000"), Some(0x1100_0000));
+        assert_eq!(phram_number("16Mi"), Some(16 << 20));
+        assert_eq!(phram_number("0x10ki"), Some(16 << 10));
+        assert_eq!(phram_number("017"), Some(15));
+        assert_eq!(phram_number("0"), Some(0));
+        for bad in ["", "16M", "Mi", "0x", "-1", "99999999999Gi"] {
+            assert_eq!(phram_number(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn a_part_is_found_in_chips_that_follow_each_other() {

@@ -91,13 +91,39 @@ fn partitions_of_chips_without_a_device_are_found_by_their_nodes() {
     }
     assert_says(
         board.window("mtdram test device"),
-        "it has no device tree node, and no device; if the flash is memory mapped, name them: --image /dev/mem@ADDRESS+0x400000",
+        "it has no device tree node, no device, and no phram.phram= on the kernel command line; if the flash is memory mapped, \
+         name them: --image /dev/mem@ADDRESS+0x400000",
     );
     assert_says(
         board.window("root"),
         "there are 0 \"boot\", 1 \"rootfs\", 2 \"spare\", 3 \"mtdram test device\"",
     );
     assert_says(Board::new("").window("rootfs"), "this kernel has none");
+}
+
+#[test]
+fn memory_of_phram_is_found_by_the_kernel_command_line() {
+    let board = Board::new(TWO_CHIPS);
+    board.write("/sys/devices/virtual/mtd/mtd3/name", b"ram\n");
+    let says = |cmdline: &str| {
+        board.write("/proc/cmdline", cmdline.as_bytes());
+        board.window("ram")
+    };
+    let other = "phram.phram=other,0x1000,4Mi";
+    let found = says(&format!(
+        "quiet {other} phram.phram=ram,0x10000000,4Mi,4096"
+    ));
+    assert_eq!(found, Ok((256 * MIB, 4 * MIB)));
+    // Another size, another name, no numbers, the init's argument.
+    for cmdline in [
+        "phram.phram=ram,0x10000000,8Mi",
+        other,
+        "phram.phram=ram,0x10000000",
+        "phram.phram=ram,x,4Mi",
+        "-- phram.phram=ram,0x10000000,4Mi",
+    ] {
+        assert_says(says(cmdline), "no phram.phram= on the kernel command line");
+    }
 }
 
 #[test]
