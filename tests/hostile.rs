@@ -14,7 +14,6 @@ use xip_run::cramfs::{Endian, Image, InodeKind, check};
 use xip_run::error::{Error, Kind};
 use xip_run::extent::extents;
 use xip_run::index::FileIndex;
-use xip_run::picture::{Content, Strip};
 use xip_run::units::PageSize;
 use xip_run::view::{Server, host_directories};
 
@@ -594,25 +593,4 @@ fn every_prefix_of_an_image_is_refused() {
     for len in (76..golden.len()).step_by(509) {
         read_all(&Image::open(golden[..len].to_vec()).unwrap());
     }
-}
-
-/// Each of very many directories says that it is 16 MiB long.
-#[test]
-fn directories_that_claim_everything_are_pictured_soon() {
-    let entries = (0..100_000_u32).flat_map(|number| {
-        let claims = empty_dir().size(0xff_ffff).offset(19 + number);
-        let mut bytes = claims.inode(Endian::Little, 0, 0, b"name").to_vec();
-        bytes.extend(format!("{:04x}", number % 0x1_0000).bytes());
-        bytes
-    });
-    let image = open(dir_of_bytes(entries.collect::<Vec<u8>>()));
-    let strip = soon("picture", || {
-        Strip::new("image", &image, PageSize::K4, None)
-    });
-    let strip = strip.unwrap();
-    assert_eq!(
-        strip.pages.len() as u64,
-        PageSize::K4.count(image.limit_bytes())
-    );
-    assert!(strip.count(Content::Metadata) > 300);
 }
