@@ -13,6 +13,8 @@ use tree::{build_in, golden, golden_path, open, sample_tree, xip, xip_image};
 use xip_run::cramfs::check::{Finding, MAX_FINDINGS, Severity};
 use xip_run::cramfs::format::{BLOCK_DIRECT, BLOCK_UNCOMPRESSED, flags};
 use xip_run::cramfs::{Image, check};
+use xip_run::picture::{Content, Strip};
+use xip_run::units::PageSize;
 
 const STORED: u32 = BLOCK_DIRECT | BLOCK_UNCOMPRESSED;
 
@@ -425,6 +427,26 @@ fn directories_that_contain_themselves() {
 }
 
 /// Images that are small but claim enormous trees: all are done within seconds.
+/// Each of very many directories says that it is 16 MiB long.
+#[test]
+fn a_picture_takes_time_by_the_image() {
+    let entries: Vec<Vec<u8>> = (0..100_000)
+        .map(|number| {
+            let name = format!("{:04x}", number % 0x1_0000);
+            entry(name.as_bytes(), DIR, 0xff_ffff, 4 * (19 + number))
+        })
+        .collect();
+    let mut craft = Craft::new();
+    craft.root(&entries);
+    let image = craft.image();
+    let used = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_sec;
+    let start = used();
+    let strip = Strip::new("image", &image, PageSize::K4, None).unwrap();
+    assert!(used() - start <= 5);
+    let pages = PageSize::K4.count(image.limit_bytes()) as usize;
+    assert_eq!(strip.count(Content::Metadata), pages);
+}
+
 #[test]
 fn hostile_images_do_not_blow_up() {
     let bounded = |image: &Image| {

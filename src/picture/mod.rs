@@ -10,5 +10,5 @@ pub mod strip;
 mod svg;
 
 pub use page::Page;
-pub use strip::Strip;
+pub use strip::{Content, Strip};
 pub use svg::Chart;

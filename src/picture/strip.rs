@@ -121,6 +121,9 @@ impl Strip {
         };
         // Bytes of each page by what they are; the larger part gives its name.
         let mut most = vec![0_u64; count];
+        // An honest image's regions do not overlap: together they touch each page once, and once more for each region that
+        // begins within one. What a hostile image claims beyond that is not looked at.
+        let mut left_pages = (count + map.regions.len()) as u64;
         for region in &map.regions {
             let content = match region.kind {
                 RegionKind::Stored => Content::Stored,
@@ -132,18 +135,24 @@ impl Strip {
                 strip.paths.push(path.to_string());
                 strip.paths.len() - 1
             });
-            let mut at = region.start;
-            while at < region.end {
-                let number = (at / page.bytes()) as usize;
-                let end = region.end.min((at / page.bytes() + 1) * page.bytes());
-                if let (Some(most), Some(shown)) =
-                    (most.get_mut(number), strip.pages.get_mut(number))
-                    && end - at > *most
+            let first = region.start / page.bytes();
+            let end = page.count(region.end).min(count as u64);
+            let touches = end.saturating_sub(first);
+            let Some(left) = left_pages.checked_sub(touches) else {
+                continue;
+            };
+            left_pages = left;
+            for number in first..end {
+                let start = region.start.max(number * page.bytes());
+                let end = region.end.min((number + 1) * page.bytes());
+                if let (Some(most), Some(shown)) = (
+                    most.get_mut(number as usize),
+                    strip.pages.get_mut(number as usize),
+                ) && end - start > *most
                 {
-                    *most = end - at;
+                    *most = end - start;
                     (shown.content, shown.path) = (content, path);
                 }
-                at = end;
             }
         }
         strip.files(image, touched.map(|(trace, _)| trace));
