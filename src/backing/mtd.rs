@@ -144,7 +144,8 @@ impl Mtd {
         };
         let name = chip.file_name().unwrap_or_default().to_string_lossy();
         if name == "virtual" {
-            return self.phram_window(chip, system).ok_or_else(|| {
+            let window = self.phram_window(chip, system);
+            return window.map(|window| vec![window]).ok_or_else(|| {
                 format!("{tree}, no device, and no phram.phram= on the kernel command line")
             });
         }
@@ -159,7 +160,7 @@ impl Mtd {
     }
 
     /// What `phram.phram=` of the kernel's command line says of the memory that it is (a part of): by its name and its size.
-    fn phram_window(&self, chip: &Path, system: &System) -> Option<Vec<Range<u64>>> {
+    fn phram_window(&self, chip: &Path, system: &System) -> Option<Range<u64>> {
         let class = chip.join("mtd");
         let is_whole = |dir: &&Path| dir.parent() == Some(&class);
         let whole = self.dir.ancestors().find(is_whole)?;
@@ -170,7 +171,7 @@ impl Mtd {
             let mut fields = word.strip_prefix("phram.phram=")?.split(',');
             let is_it = fields.next()? == name;
             let (start, len) = (phram_number(fields.next()?)?, phram_number(fields.next()?)?);
-            (is_it && len == size).then_some(vec![start..start.checked_add(len)?])
+            (is_it && len == size).then_some(start..start.checked_add(len)?)
         })
     }
 
