@@ -3,10 +3,10 @@
 //! On entry: nothing but the stub, the stack and the vdso is mapped. On exit: the objects' pages and no others of them.
 
 use crate::arch::{self, stub_base};
-use crate::error::{OrFail, fail, fail_launcher};
+use crate::error::{Name, OrFail, fail, fail_launcher};
 use crate::image;
 use crate::place::{self, Reservation};
-use crate::stack::{self, Stack, record_str};
+use crate::stack::{Stack, record_str};
 use crate::sys::{self, Errno, Fd};
 use crate::wire::{self, Mapping, Object, Record};
 
@@ -106,10 +106,10 @@ fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) 
     let addr = (mapping.addr as usize).wrapping_add(bias);
     let (len, prot) = (mapping.len as usize, mapping.prot as usize);
     let shown = [
-        ("addr", addr),
-        ("len", len),
-        ("prot", prot),
-        ("image offset", mapping.at as usize),
+        (Name::Addr, addr),
+        (Name::Len, len),
+        (Name::Prot, prot),
+        (Name::ImageOffset, mapping.at as usize),
     ];
     // A relocatable object replaces its own reservation; a fixed one must not replace anything (the stack, the stub).
     let how = sys::MAP_PRIVATE
@@ -163,16 +163,13 @@ fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) 
     }
 }
 
-/// Moves the stub's twin to where page tables exist already, beside the vdso, so that what stays of the stub costs no
-/// memory of the process's own. Returns where it is now, `None` if it has to stay at its base.
-pub fn move_beside_vdso(stack: &Stack, page: usize) -> Option<usize> {
-    let vdso = stack.aux(stack::AT_SYSINFO_EHDR)?;
+/// Moves the stub's twin to where page tables exist already, so that what stays of the stub costs no memory of the process's
+/// own. Returns where it is now, `None` if it has to stay at its base.
+pub fn move_beside_stack(stack: &Stack, end: usize, page: usize) -> Option<usize> {
     let flags =
         sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_NORESERVE | sys::MAP_FIXED_NOREPLACE;
     let len = arch::stub_len().next_multiple_of(page);
-    // The vdso has one to a few pages; what lies behind is free nearly always.
-    for pages in 1..8 {
-        let at = (vdso & !(page - 1)) + pages * page;
+    for at in place::beside_stack(stack, end, page) {
         // SAFETY: nothing is replaced.
         let Ok(got) = (unsafe { sys::mmap(at, len, sys::PROT_NONE, flags, None, 0) }) else {
             continue;

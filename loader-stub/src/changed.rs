@@ -6,7 +6,7 @@
 //! A program's own action is never replaced, and it never sees this one.
 
 use crate::arch;
-use crate::error::{self, Args};
+use crate::error::{self, Args, Name};
 use crate::sigsys::{SA_NODEFER, SA_ONSTACK, SA_SIGINFO, SigInfo, set_action};
 use crate::sys::{self, Errno, Fd, SigAction};
 use crate::wire::{IMAGE_DEVICE, Session, Str};
@@ -99,7 +99,7 @@ pub fn on_bus_error(info: &SigInfo) {
         let at = (at - session.image_map.base as usize) & !(session.page as usize - 1);
         say(
             text(session, session.text_truncated),
-            &[("image offset", at)],
+            &[(Name::ImageOffset, at)],
         );
     } else if is_server_gone() {
         say(text(session, session.text_server), &[]);

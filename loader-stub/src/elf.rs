@@ -4,7 +4,8 @@ use core::mem::MaybeUninit;
 
 use crate::arch::{self, stub_base};
 use crate::direct::{self, Request};
-use crate::error::{OrFail, fail};
+use crate::error::{Name, OrFail, fail};
+use crate::mem;
 use crate::place::{self, Reservation};
 use crate::session_record;
 use crate::sys::{self, Errno, Fd};
@@ -101,36 +102,17 @@ impl Header {
         matches!(self.kind, ET_EXEC | ET_DYN)
     }
 
-    /// Shows every program header to `visit`, which says whether to go on. `head` is what was read of the file's start:
-    /// usually they are there.
-    #[inline(never)]
-    pub fn each_phdr(
-        &self,
-        head: &[u8],
-        fd: Fd,
-        visit: &mut dyn FnMut(&Phdr) -> bool,
-    ) -> Result<(), Errno> {
-        /// How many are read at a time: a vfork child has little stack.
-        const BATCH: usize = 4;
-        let mut batch = MaybeUninit::<[u8; BATCH * size_of::<Phdr>()]>::uninit();
-        let mut at = self.phoff as u64;
-        let mut bytes = head.get(self.phoff..).unwrap_or_default();
-        for _ in 0..self.phnum {
-            if bytes.len() < size_of::<Phdr>() {
-                bytes = sys::pread_into(fd, &mut batch, BATCH * size_of::<Phdr>(), at)?;
-            }
-            let Some((phdr, rest)) = bytes.split_at_checked(size_of::<Phdr>()) else {
-                return Err(Errno::EIO);
-            };
-            // SAFETY: as many bytes as a program header has; every value of its fields is valid.
-            let phdr = unsafe { phdr.as_ptr().cast::<Phdr>().read_unaligned() };
-            if !visit(&phdr) {
-                break;
-            }
-            bytes = rest;
-            at = at.wrapping_add(size_of::<Phdr>() as u64);
+    /// The program headers. `head` is what was read of the file's start: usually they are there.
+    pub fn phdrs<'a>(&self, head: &'a [u8], fd: Fd) -> Phdrs<'a> {
+        Phdrs {
+            phdr: Phdr::default(),
+            head,
+            fd,
+            at: self.phoff as u64,
+            left: self.phnum,
+            batch: [0; BATCH_BYTES],
+            batch_at: u64::MAX,
         }
-        Ok(())
     }
 
     /// Are all of them in the file, as far as its last one tells?
@@ -145,6 +127,54 @@ impl Header {
             read if read == last.len() => Ok(()),
             _ => Err(Errno::EIO),
         }
+    }
+}
+
+const SIZE: usize = size_of::<Phdr>();
+/// Four are read at a time: a vfork child has little stack.
+const BATCH_BYTES: usize = 4 * SIZE;
+
+/// The program headers of a file, one by one.
+pub struct Phdrs<'a> {
+    /// The one that `next` has found.
+    pub phdr: Phdr,
+    head: &'a [u8],
+    fd: Fd,
+    /// The next one's offset in the file, and how many are left.
+    at: u64,
+    left: u16,
+    batch: [u8; BATCH_BYTES],
+    /// Where in the file that begins.
+    batch_at: u64,
+}
+
+impl Phdrs<'_> {
+    /// Goes to the next one; false behind the last.
+    #[inline(never)]
+    pub fn next(&mut self) -> Result<bool, Errno> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return Ok(false);
+        };
+        self.left = left;
+        let at = self.at;
+        self.at = at.wrapping_add(SIZE as u64);
+        let within = |bytes: &[u8], from: u64| -> Option<*const u8> {
+            let start = usize::try_from(at.wrapping_sub(from)).ok()?;
+            Some(bytes.get(start..)?.first_chunk::<SIZE>()?.as_ptr())
+        };
+        let bytes = match within(self.head, 0).or_else(|| within(&self.batch, self.batch_at)) {
+            Some(bytes) => bytes,
+            None => {
+                self.batch_at = at;
+                if sys::pread(self.fd, &mut self.batch, at)? < SIZE {
+                    return Err(Errno::EIO);
+                }
+                self.batch.as_ptr()
+            }
+        };
+        // SAFETY: as many bytes as a program header has; every value of its fields is valid.
+        self.phdr = unsafe { bytes.cast::<Phdr>().read_unaligned() };
+        Ok(true)
     }
 }
 
@@ -215,15 +245,14 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
         first: None,
         align: page,
     };
-    let each = |visit: &mut dyn FnMut(&Phdr) -> bool| {
-        header
-            .each_phdr(head, fd, visit)
-            .or_fail("pread of the program headers", &[]);
+    let next = |phdrs: &mut Phdrs<'_>| {
+        let next = phdrs.next();
+        next.or_fail("pread of the program headers", &[])
     };
-    each(&mut |phdr| {
-        loaded.survey(phdr, header.phoff, page);
-        true
-    });
+    let mut phdrs = header.phdrs(head, fd);
+    while next(&mut phdrs) {
+        loaded.survey(&phdrs.phdr, header.phoff, page);
+    }
     let is_reserved = loaded.find_place(sp, page, program);
     let file = direct::find(fd);
     let mut mapped_end = loaded.start;
@@ -233,9 +262,11 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
         true => sys::MAP_PRIVATE | sys::MAP_FIXED_NOREPLACE,
         false => sys::MAP_PRIVATE | sys::MAP_FIXED,
     };
-    each(&mut |phdr| {
+    let mut phdrs = header.phdrs(head, fd);
+    while next(&mut phdrs) {
+        let phdr = &phdrs.phdr;
         if phdr.kind != PT_LOAD || phdr.memsz == 0 {
-            return true;
+            continue;
         }
         let segment_start = phdr.vaddr & !(page - 1);
         if is_reserved && segment_start > mapped_end {
@@ -255,8 +286,7 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
         load_segment(ask, file, phdr, page);
         how = sys::MAP_PRIVATE | sys::MAP_FIXED;
         mapped_end = mapped_end.max(page_up(phdr.vaddr + phdr.memsz, page));
-        true
-    });
+    }
     if is_reserved && loaded.end > mapped_end {
         let rest = mapped_end.wrapping_add(loaded.bias);
         // SAFETY: (1) as above: only empty segments are there.
@@ -274,7 +304,7 @@ impl Loaded {
                 let page_end = page_up(end, page);
                 // None reaches beyond the last page.
                 if phdr.filesz > phdr.memsz || end < phdr.vaddr || page_end < end {
-                    let shown = [("addr", phdr.vaddr), ("len", phdr.memsz)];
+                    let shown = [(Name::Addr, phdr.vaddr), (Name::Len, phdr.memsz)];
                     fail("a bad segment", &shown, None);
                 }
                 let segment_start = phdr.vaddr & !(page - 1);
@@ -310,7 +340,7 @@ impl Loaded {
         // TASK_SIZE is not much above the stack, but for the kernel's own half.
         let user_end = sp.checked_next_power_of_two().unwrap_or(usize::MAX);
         if !self.fixed && program.is_none() && self.end >= user_end {
-            fail("a bad segment", &[("end", self.end)], None);
+            fail("a bad segment", &[(Name::End, self.end)], None);
         }
         let is_hinted = program.is_some_and(|program| program.bias == 0);
         let place = match program {
@@ -346,11 +376,20 @@ impl Loaded {
                 true => first & !(page - 1),
                 false => start,
             };
-            // Right before it there would be no room for a break.
-            let handler = stub_base() - wire::PART as usize..stub_base() + session.len as usize;
-            // What wraps cannot be mapped, and need not be looked at.
-            if start < handler.end && whole.saturating_add(len) > handler.start {
-                fail("where the session's handler is", &[("addr", start)], None);
+            // Where the stub works, if that is not the stack.
+            let work = (&raw const *self as usize) & !(wire::PART as usize - 1);
+            for (there, bytes) in [
+                (stub_base(), session.len as usize),
+                (work, wire::PART as usize),
+            ] {
+                // What wraps cannot be mapped, and need not be looked at.
+                if start < there + bytes && whole.saturating_add(len) > there {
+                    fail(
+                        "where the session's handler is",
+                        &[(Name::Addr, start)],
+                        None,
+                    );
+                }
             }
             if is_mapped_whole {
                 // SAFETY: (1) the program's that is there gives way to its interpreter.
@@ -418,13 +457,13 @@ fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page
                 Some(true) => {}
                 // SAFETY: the page was just mapped, writable.
                 Some(false) => unsafe {
-                    core::slice::from_raw_parts_mut(file_end as *mut u8, len).fill(0);
+                    mem::memset(file_end as *mut u8, 0, len);
                 },
                 None if sys::pread(ask.fd, &mut [0], last_page) != Ok(0) => {}
                 // padzero()
                 None => fail(
                     "bss in a page beyond the file's end",
-                    &[("addr", file_end)],
+                    &[(Name::Addr, file_end)],
                     None,
                 ),
             }
@@ -468,7 +507,7 @@ fn is_zero(fd: Fd, mut at: u64, mut len: usize) -> Option<bool> {
 
 /// A mapping must be just there: kernels before 4.17 take `MAP_FIXED_NOREPLACE` for a hint.
 fn expect(answer: Result<usize, Errno>, addr: usize) {
-    let shown = [("addr", addr)];
+    let shown = [(Name::Addr, addr)];
     if answer.or_fail("mmap", &shown) != addr {
         fail("mmap", &shown, Some(Errno::EEXIST));
     }

@@ -1,5 +1,6 @@
 //! A failure ends the launch: one line on standard error, without an allocator, and an exit status or signal.
 
+use crate::stack::c_str;
 use crate::sys::{self, Errno};
 
 /// Exit status of a program that was found but cannot be run.
@@ -9,8 +10,34 @@ const NOT_FOUND: u8 = 127;
 /// Exit status of a failure of the launcher itself.
 const LAUNCHER_FAILED: u8 = 125;
 
+/// What a number is that is shown.
+#[derive(Clone, Copy)]
+pub enum Name {
+    Addr,
+    Len,
+    Prot,
+    Align,
+    End,
+    ImageOffset,
+}
+
+impl Name {
+    /// As it is shown. The stub runs where it is not linked to, so it must have no table of pointers.
+    fn text(self) -> &'static [u8] {
+        const NAMES: [[u8; 13]; 6] = [
+            *b"addr\0\0\0\0\0\0\0\0\0",
+            *b"len\0\0\0\0\0\0\0\0\0\0",
+            *b"prot\0\0\0\0\0\0\0\0\0",
+            *b"align\0\0\0\0\0\0\0\0",
+            *b"end\0\0\0\0\0\0\0\0\0\0",
+            *b"image offset\0",
+        ];
+        c_str(NAMES[self as usize].as_ptr() as usize)
+    }
+}
+
 /// Numbers to show, with their names.
-pub type Args<'a> = &'a [(&'static str, usize)];
+pub type Args<'a> = &'a [(Name, usize)];
 
 /// The program cannot be run: `xip-run: PROGRAM: WHAT(arg=…): ERRNO`, and its end.
 #[cold]
@@ -70,7 +97,7 @@ pub fn say(program: &[u8], what: &str, args: Args<'_>, errno: Option<Errno>) {
     let mut before: &[u8] = b"(";
     for (name, value) in args {
         line.push(before);
-        line.push(name.as_bytes());
+        line.push(name.text());
         line.push(b"=0x");
         line.number(*value, 16);
         before = b", ";

@@ -414,14 +414,14 @@ fn parse_script(head: &mut [u8; HEAD_BYTES]) -> Option<(usize, Option<usize>)> {
 #[inline(never)]
 fn find_interpreter(header: &Header, head: &[u8], fd: Fd) -> Result<(usize, usize), Errno> {
     let mut interp = (0, 0);
-    let read = header.each_phdr(head, fd, &mut |phdr| {
-        if phdr.kind == elf::PT_INTERP {
-            interp = phdr.interp();
+    let mut phdrs = header.phdrs(head, fd);
+    while interp.1 == 0 && phdrs.next().or(Err(Errno::ENOEXEC))? {
+        if phdrs.phdr.kind == elf::PT_INTERP {
+            interp = phdrs.phdr.interp();
         }
-        interp.1 == 0
-    });
-    let all = read.and_then(|()| header.require_phdrs(fd));
-    all.map(|()| interp).or(Err(Errno::ENOEXEC))
+    }
+    header.require_phdrs(fd).or(Err(Errno::ENOEXEC))?;
+    Ok(interp)
 }
 
 /// Opens a program's interpreter, if it has one. Of a missing or broken one the caller is to hear: once the stub runs it

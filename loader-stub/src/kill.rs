@@ -16,7 +16,7 @@ const EVERYBODY: usize = usize::MAX;
 
 fn send(pid: usize, signal: usize) -> Result<usize, Errno> {
     // SAFETY: (1) signals to others; to itself the caller does not send any.
-    unsafe { sys::raw(nr::KILL, [pid, signal, 0, 0, 0, 0]) }
+    unsafe { sys::kill(pid, signal) }
 }
 
 /// Trapped for SIGKILL and SIGSTOP, to everybody (-1) and to the server.

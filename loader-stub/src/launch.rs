@@ -67,6 +67,7 @@ extern "C" fn stub_main(sp: usize) -> ! {
     if record.magic != wire::MAGIC {
         fail_launcher("the session's record is of another version", None);
     }
+    let stack_end = stack.end(page);
     let first_start = stack.executed_fd() == Some(record.launch_fd as usize);
 
     let image = apply::open_image(record);
@@ -115,7 +116,7 @@ extern "C" fn stub_main(sp: usize) -> ! {
     let _ = describe::to_kernel(&described, None, &stack, page);
 
     let base = stub_base();
-    let moved_to = apply::move_beside_vdso(&stack, page);
+    let moved_to = apply::move_beside_stack(&stack, stack_end, page);
     let code_len = arch::stub_len().next_multiple_of(page);
     let (code, moved_by) = match moved_to {
         Some(twin) => (base, twin.wrapping_sub(base)),

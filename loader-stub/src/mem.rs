@@ -1,9 +1,13 @@
 //! The four functions that rustc expects of every environment. `no_builtins` keeps them from calling themselves.
+//!
+//! What rustc calls them by on x86_64 is a table of addresses, which are right only where the stub is linked to. So the stub
+//! itself calls them by their names, and what would be a call of rustc's, such as `slice::fill`, is done by those; build.rs
+//! finds out if one is left.
 
 /// # Safety
 /// As memcpy(3).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+pub unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     // SAFETY: not overlapping (the caller's promise), so either direction is right.
     unsafe { memmove(to, from, len) }
 }
@@ -11,7 +15,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, len: usize) -> *mut u8
 /// # Safety
 /// As memmove(3).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
+pub unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u8 {
     let backwards = (to as usize) > (from as usize);
     for step in 0..len {
         let i = if backwards { len - 1 - step } else { step };
@@ -24,7 +28,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, len: usize) -> *mut u
 /// # Safety
 /// As memset(3).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
+pub unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
     const WORD: usize = size_of::<usize>();
     let word = usize::from_ne_bytes([byte as u8; WORD]);
     let mut i = 0;
@@ -46,7 +50,7 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
 /// # Safety
 /// As memcmp(3).
 #[unsafe(no_mangle)]
-unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
+pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, len: usize) -> i32 {
     for i in 0..len {
         // SAFETY: `i` is below `len`, for which the caller vouches.
         let (x, y) = unsafe { (*a.add(i), *b.add(i)) };

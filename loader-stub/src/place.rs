@@ -1,6 +1,7 @@
 //! Where objects go: addresses as `binfmt_elf.c load_elf_binary()` chooses them.
 
-use crate::error::OrFail;
+use crate::error::{Name, OrFail};
+use crate::stack::{self, Stack};
 use crate::sys::{self, Errno};
 use crate::{arch, wire};
 
@@ -25,7 +26,11 @@ pub fn reserve(want: &Reservation, sp: usize, page: usize) -> usize {
     let &Reservation {
         place, len, align, ..
     } = want;
-    let shown = [("addr", want.start), ("len", len), ("align", align)];
+    let shown = [
+        (Name::Addr, want.start),
+        (Name::Len, len),
+        (Name::Align, align),
+    ];
     let keep = |at, more| {
         let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_NORESERVE | more;
         // SAFETY: nothing is replaced.
@@ -70,6 +75,19 @@ pub fn reserve(want: &Reservation, sp: usize, page: usize) -> usize {
     keep_at(start)
         .or_else(|_| keep_at(start.wrapping_sub(align)))
         .or_fail("mmap", &shown)
+}
+
+/// Where page tables exist already, and something is free nearly always: behind the stack, and behind the vdso, which has
+/// one to a few pages.
+pub fn beside_stack(stack: &Stack, end: usize, page: usize) -> [usize; 9] {
+    let vdso = stack.aux(stack::AT_SYSINFO_EHDR).unwrap_or(end) & !(page - 1);
+    let mut at = vdso;
+    let mut all = [end; 9];
+    for behind in &mut all[1..] {
+        at += page;
+        *behind = at;
+    }
+    all
 }
 
 /// How far from `ELF_ET_DYN_BASE`: as many random pages as mmap(2) gets by default (`arch_mmap_rnd()`).

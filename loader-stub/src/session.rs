@@ -7,10 +7,10 @@
 //! there.
 //!
 //! On exit: the program and its interpreter are mapped, the stack and what the kernel shows in /proc say what execve(2)
-//! would have said, every register is zero, and those descriptors are closed. The resident memfd is mapped where the
-//! boot memfd was: one read-only, executable mapping, which is the handler of SIGSYS, to which the filter sends what must
-//! stay in place. If that cannot be, one line on standard error and the end that the kernel gives to a program that it
-//! cannot load: SIGSEGV (exec.c bprm_execve(), past the point of no return).
+//! would have said, every register is zero, and those descriptors are closed. Of the stub one read-only, executable mapping
+//! is left, of the resident memfd: the handler of SIGSYS, to which the filter sends what must stay in place. It lies beside
+//! the stack, where it takes no page table of its own. If that cannot be, one line on standard error and the end that the
+//! kernel gives to a program that it cannot load: SIGSEGV (exec.c bprm_execve(), past the point of no return).
 //!
 //! There is no writable data: no state is kept, of this program or of another.
 
@@ -53,7 +53,7 @@ use wire::Start;
 /// The most that a [`Start`]'s strings can have: a path and what six scripts add to it.
 const STRINGS_MAX: usize = elf::PATH_MAX + 6 * exec::HEAD_BYTES;
 
-/// The record, there once `become_resident` has mapped it.
+/// The record, there for the copy of the stub that `map_resident` has mapped.
 fn session_record() -> &'static wire::Session {
     // SAFETY: wire.rs: the resident memfd has it there; it is sealed, so nothing changes it, and the launcher wrote it from
     // the same source file.
@@ -70,23 +70,19 @@ fn program_name(comm: &mut [u8; 16]) -> &[u8] {
 /// The most that a start can have.
 const START_MAX: usize = size_of::<Start>() + STRINGS_MAX;
 
-/// Where the stub works if the limit of the stack's size leaves it no room there: as many bytes below itself.
+/// Where the stub works if the limit of the stack's size leaves it no room there: as many bytes below the boot memfd.
 const WORK_BYTES: usize = wire::PART as usize;
-
-/// Address of that room, whether it is there or not.
-fn work_start() -> usize {
-    stub_base() - WORK_BYTES
-}
 
 /// Maps that room, if it is needed.
 fn work_area() -> Option<usize> {
     if sys::stack_limit() >= WORK_BYTES as u64 {
         return None;
     }
+    let at = stub_base() - WORK_BYTES;
     let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_FIXED_NOREPLACE;
     // SAFETY: nothing is replaced.
-    let mapped = unsafe { sys::mmap(work_start(), WORK_BYTES, 3, flags, None, 0) };
-    mapped.ok().filter(|&start| start == work_start())
+    let mapped = unsafe { sys::mmap(at, WORK_BYTES, 3, flags, None, 0) };
+    mapped.ok().filter(|&start| start == at)
 }
 
 /// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the strings that
@@ -104,7 +100,7 @@ extern "C" fn working_stack(sp: usize) -> usize {
     (sp - room - start_bytes - 128) & !15
 }
 
-/// What the boot memfd says, until `become_resident` has mapped another over it.
+/// What the boot memfd says, to the copy of the stub that is its own.
 fn boot() -> wire::Boot {
     // SAFETY: wire.rs: it is there, before the code.
     unsafe { *((stub_base() + wire::BOOT as usize) as *const wire::Boot) }
@@ -158,23 +154,62 @@ fn read_start(fd: Fd, room: usize, sp: usize) -> Option<(Start, &'static [u8])> 
         .then_some((start, strings))
 }
 
+/// What the boot memfd's copy of the stub hands on to the resident one.
+struct Handover {
+    /// The stack pointer that the kernel gave.
+    sp: usize,
+    page: usize,
+    /// Where the working stack begins.
+    room: usize,
+    /// The pipe with the start.
+    params: Option<Fd>,
+    /// Where the boot memfd is mapped.
+    boot_base: usize,
+}
+
 /// Called by `_start` on that stack, with the stack pointer that the kernel gave, and where the stack begins.
 extern "C" fn stub_main(sp: usize, room: usize) -> ! {
-    let mut stack = Stack::parse(sp);
+    let stack = Stack::parse(sp);
     let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
-    let not_started = || -> ! {
-        fail_launcher(
-            "the loader stub of a session is no program of its own",
-            None,
-        )
+    let resident = map_resident(&boot(), &stack, page);
+    let handover = Handover {
+        sp,
+        page,
+        room,
+        params: start_fd(&stack),
+        boot_base: stub_base(),
     };
-    let params = start_fd(&stack);
+    let there = (go_on as *const () as usize).wrapping_add(resident.wrapping_sub(stub_base()));
+    // SAFETY: it is the same function in the other copy of the stub, which has no address in it that it is linked to.
+    let go_on: extern "C" fn(&Handover) -> ! = unsafe { core::mem::transmute(there) };
+    go_on(&handover)
+}
+
+/// The same, from the resident memfd.
+extern "C" fn go_on(from: &Handover) -> ! {
+    let &Handover {
+        sp,
+        page,
+        room,
+        params,
+        boot_base,
+    } = from;
+    // SAFETY: (1) nothing returns to there.
+    let _ = unsafe { sys::munmap(boot_base, arch::stub_len()) };
+    let mut stack = Stack::parse(sp);
+    if session_record().magic != wire::SESSION_MAGIC {
+        fail_launcher("the session's record is of another version", None);
+    }
     let told = match params {
         Some(params) => read_start(params, room, sp),
         None => take_start(&mut stack),
     };
-    let (start, strings) = told.unwrap_or_else(|| not_started());
-    become_resident(&boot());
+    let (start, strings) = told.unwrap_or_else(|| {
+        fail_launcher(
+            "the loader stub of a session is no program of its own",
+            None,
+        )
+    });
     if let Some(params) = params {
         // The boot memfd's was close-on-exec.
         sys::close(params);
@@ -233,9 +268,10 @@ extern "C" fn stub_main(sp: usize, room: usize) -> ! {
         let session = session_record();
         (session.first_fd..=session.last_fd).for_each(|number| sys::close(Fd(number as usize)));
     }
-    let is_in_work_area = (&raw const stack as usize).wrapping_sub(work_start()) < WORK_BYTES;
+    let work_start = boot_base - WORK_BYTES;
+    let is_in_work_area = (&raw const stack as usize).wrapping_sub(work_start) < WORK_BYTES;
     let (unmap, len) = match is_in_work_area {
-        true => (work_start(), WORK_BYTES),
+        true => (work_start, WORK_BYTES),
         // A range of no bytes is refused.
         false => (1, 0),
     };
@@ -244,26 +280,23 @@ extern "C" fn stub_main(sp: usize, room: usize) -> ! {
     unsafe { arch::enter(entry, stack.sp, unmap, len, 0) }
 }
 
-/// Maps the resident memfd over the boot memfd: the same code at the same addresses, so the next instruction is the same
-/// too. The record is there then.
-fn become_resident(boot: &wire::Boot) {
+/// Maps the resident memfd beside the stack, or anywhere: its address.
+fn map_resident(boot: &wire::Boot, stack: &Stack, page: usize) -> usize {
     const READ_EXEC: usize = 5;
-    // SAFETY: (1) every byte is replaced by the same byte; behind them nothing is mapped yet.
-    let answer = unsafe {
-        sys::mmap(
-            stub_base(),
-            boot.resident_len as usize,
-            READ_EXEC,
-            sys::MAP_PRIVATE | sys::MAP_FIXED,
-            Some(Fd(boot.resident_fd as usize)),
-            0,
-        )
-    };
-    if let Err(errno) = answer {
-        fail_launcher("mmap of the session's memfd", Some(errno));
-    }
-    if session_record().magic != wire::SESSION_MAGIC {
-        fail_launcher("the session's record is of another version", None);
+    let (fd, len) = (Fd(boot.resident_fd as usize), boot.resident_len as usize);
+    let mut flags = sys::MAP_PRIVATE | sys::MAP_FIXED_NOREPLACE;
+    let mut beside = place::beside_stack(stack, stack.end(page), page).into_iter();
+    loop {
+        let at = beside.next().unwrap_or_else(|| {
+            flags = sys::MAP_PRIVATE;
+            0
+        });
+        // SAFETY: nothing is replaced.
+        match unsafe { sys::mmap(at, len, READ_EXEC, flags, Some(fd), 0) } {
+            Ok(at) => return at,
+            Err(errno) if at == 0 => fail_launcher("mmap of the session's memfd", Some(errno)),
+            Err(_) => {}
+        }
     }
 }
 

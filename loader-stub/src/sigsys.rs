@@ -63,7 +63,7 @@ pub fn install() {
 /// rt_sigaction(2).
 pub fn set_action(signal: usize, new: usize, old: usize) -> Result<usize, Errno> {
     // SAFETY: (1) what the program asks for, or the stub's own.
-    unsafe { sys::raw(nr::RT_SIGACTION, [signal, new, old, SIGSET_BYTES, 0, 0]) }
+    unsafe { sys::sigaction(signal, new, old) }
 }
 
 /// Installs the filter, which the launcher wrote, for this process and all that come from it.
@@ -116,6 +116,7 @@ extern "C" fn on_sigsys(signal: usize, info: &mut SigInfo, context: &mut Context
     let args = &context.args();
     let answer = match context.number() {
         nr::MMAP => mmap(args),
+        nr::EXECVE if context.returns_from_outside() => return,
         nr::EXECVE => {
             prepare_exec(context, kept);
             Err(exec::exec(sys::AT_FDCWD, args[0], args[1], args[2], 0))
@@ -125,7 +126,6 @@ extern "C" fn on_sigsys(signal: usize, info: &mut SigInfo, context: &mut Context
             Err(exec::exec(args[0], args[1], args[2], args[3], args[4]))
         }
         nr::RT_SIGACTION => sigaction(args),
-        nr::RT_SIGPROCMASK if context.returns_from_outside() => return,
         nr::RT_SIGPROCMASK => sigprocmask(args, context),
         nr::RT_SIGSUSPEND => return wait(info, context, Mask::At(0)),
         nr::PPOLL | nr::PPOLL_TIME64 => return wait(info, context, Mask::At(3)),
@@ -284,7 +284,7 @@ fn close_range(args: &[usize; 6]) -> Result<usize, Errno> {
     let (first, last) = (first as u32 as usize, last as u32 as usize);
     let close = |first: usize, last: usize| {
         // SAFETY: (1) the program's own descriptors.
-        unsafe { sys::raw(nr::CLOSE_RANGE, [first, last, flags, 0, 0, 0]) }
+        unsafe { sys::close_range(first, last, flags) }
     };
     let (kept_first, kept_last) = (session.first_fd as usize, session.last_fd as usize);
     if last < first || last < kept_first || first > kept_last {

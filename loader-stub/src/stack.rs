@@ -3,6 +3,7 @@
 //! `binfmt_elf.c create_elf_tables()` lays it out, from low to high: argc, argv, NULL, envp, NULL, auxv; some bytes of
 //! padding, `AT_RANDOM` and platform strings; then the strings of argv and of envp, and the path of the executed file.
 
+use crate::mem;
 use crate::wire::{Record, Str};
 
 pub const AT_NULL: usize = 0;
@@ -112,6 +113,14 @@ impl Stack {
         }
     }
 
+    /// Where the stack ends, if nothing of it has been changed: the path is the last of all, but for a word of zeroes.
+    pub fn end(&self, page: usize) -> usize {
+        let path = self
+            .aux(AT_EXECFN)
+            .map_or(self.sp, |path| path + c_str(path).len());
+        (path + WORD + page) & !(page - 1)
+    }
+
     /// The descriptor through which this was executed (execveat(2): `/dev/fd/N`), if `AT_EXECFN` says so.
     pub fn executed_fd(&self) -> Option<usize> {
         let path = c_str(self.aux(AT_EXECFN)?);
@@ -140,11 +149,11 @@ impl Stack {
         let len = self.len_bytes();
         let to = self.sp - shift;
         // SAFETY: `working_stack` put the stub's own stack below `to`; from there to the block's end is ours.
-        unsafe { core::ptr::copy(self.sp as *const u8, to as *mut u8, len) };
+        unsafe { mem::memmove(to as *mut u8, self.sp as *const u8, len) };
         self.sp = to;
         let room = to + len;
         // SAFETY: `room` has `shift` bytes, no fewer than the path; they were the old block's end.
-        unsafe { core::ptr::copy_nonoverlapping(path.as_ptr(), room as *mut u8, path.len()) };
+        unsafe { mem::memmove(room as *mut u8, path.as_ptr(), path.len()) };
         self.set_aux(AT_EXECFN, room);
     }
 
@@ -167,10 +176,10 @@ impl Stack {
         // SAFETY: `working_stack` put the stub's own stack below what moves down here; the words go first, then what
         // lies between them and the strings of argv, each over what has gone before.
         unsafe {
-            core::ptr::copy((self.sp + 2 * WORD) as *const u8, new_tail as *mut u8, tail);
+            mem::memmove(new_tail as *mut u8, (self.sp + 2 * WORD) as *const u8, tail);
             let between = old_end as *const u8;
-            core::ptr::copy(between, (old_end - shift) as *mut u8, arg0 - old_end);
-            core::ptr::copy_nonoverlapping(strings.as_ptr(), at as *mut u8, strings.len());
+            mem::memmove((old_end - shift) as *mut u8, between, arg0 - old_end);
+            mem::memmove(at as *mut u8, strings.as_ptr(), strings.len());
         }
         self.sp = new_tail - (1 + args) * WORD;
         self.argc += args - 1;
@@ -218,7 +227,7 @@ impl Stack {
 pub fn join(first: usize, second: usize) -> &'static [u8] {
     let len = c_str(first).len();
     // SAFETY: the first one, without its NUL, moves up by that byte, and is right before the second.
-    unsafe { core::ptr::copy(first as *const u8, (second - len) as *mut u8, len) };
+    unsafe { mem::memmove((second - len) as *mut u8, first as *const u8, len) };
     c_str_nul(second - len)
 }
 

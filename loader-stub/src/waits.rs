@@ -10,6 +10,7 @@ use core::mem::offset_of;
 use crate::arch::{Context, RED_ZONE_BYTES, WayBack};
 use crate::sigsys::{SigInfo, check_set, read_set_without, unblock_as};
 use crate::sys::{self, SIG_BLOCK, SIGSET_BYTES, SigSet};
+use crate::wire;
 
 /// Where a call has its mask.
 #[derive(Clone, Copy)]
@@ -44,6 +45,15 @@ struct Extended {
 #[repr(C)]
 struct Waiting {
     way_back: WayBack,
+    aligned: [u64; 0],
+    own: Own,
+}
+
+/// What the call's argument points to, none of it where a program would have it: by that the filter knows the call for the
+/// handler's (`wire::OWN_POINTER`).
+#[repr(C, packed)]
+struct Own {
+    odd: [u8; wire::OWN_POINTER as usize],
     set: SigSet,
     pair: Pair,
     extended: Extended,
@@ -51,6 +61,13 @@ struct Waiting {
 
 const _: () = assert!(size_of::<Waiting>() <= size_of::<SigInfo>());
 const _: () = assert!(offset_of!(Waiting, way_back) == 0);
+const _: () = assert!(is_own(offset_of!(Waiting, own) + offset_of!(Own, set)));
+const _: () = assert!(is_own(offset_of!(Waiting, own) + offset_of!(Own, pair)));
+const _: () = assert!(is_own(offset_of!(Waiting, own) + offset_of!(Own, extended)));
+
+const fn is_own(at: usize) -> bool {
+    at as u32 & wire::OWN_POINTER_MASK == wire::OWN_POINTER
+}
 
 /// The trapped call.
 #[inline(never)]
@@ -61,44 +78,54 @@ pub fn wait(info: &mut SigInfo, context: &mut Context, mask: Mask) {
     let outside = room_outside(context, spare);
     let is_outside = is_writable(outside);
     let at = if is_outside { outside } else { spare };
-    let mut waiting = Waiting {
-        way_back: context.way_back(),
-        set: SigSet::default(),
-        pair: Pair::default(),
-        extended: Extended::default(),
-    };
+    let (mut set, mut pair, mut extended) =
+        (SigSet::default(), Pair::default(), Extended::default());
     let (arg, in_place) = match mask {
+        Mask::At(arg) => (arg, offset_of!(Own, set)),
+        Mask::InPair => (5, offset_of!(Own, pair)),
+        Mask::InExtended => (4, offset_of!(Own, extended)),
+    };
+    // What cannot be read is beside that, too, and is not looked at if its length is wrong.
+    let given = args[arg];
+    args[arg] = given & !(wire::OWN_POINTER_MASK as usize) | wire::OWN_POINTER as usize;
+    let is_there = match mask {
         Mask::At(arg) => {
-            waiting.pair = Pair {
-                set: args[arg],
+            pair = Pair {
+                set: given,
                 size: args[arg + 1],
             };
-            (arg, offset_of!(Waiting, set))
+            false
         }
-        Mask::InPair => {
-            read(args[5], &mut waiting.pair);
-            (5, offset_of!(Waiting, pair))
-        }
+        Mask::InPair => read(given, &mut pair),
         Mask::InExtended => {
-            if args[5] == size_of::<Extended>() {
-                read(args[4], &mut waiting.extended);
-            }
-            let Extended { set, size, .. } = waiting.extended;
-            waiting.pair = Pair {
-                set: set as usize,
-                size: size as usize,
+            let is_there = args[5] == size_of::<Extended>() && read(given, &mut extended);
+            pair = Pair {
+                set: extended.set as usize,
+                size: extended.size as usize,
             };
-            (4, offset_of!(Waiting, extended))
+            is_there
         }
     };
-    let set = waiting.pair.set;
-    if waiting.pair.size == SIGSET_BYTES
-        && matches!(read_set_without(set, &mut waiting.set), Ok(true))
-    {
-        waiting.pair.set = at + offset_of!(Waiting, set);
-        waiting.extended.set = waiting.pair.set as u64;
-        args[arg] = at + in_place;
+    let has_set =
+        pair.size == SIGSET_BYTES && matches!(read_set_without(pair.set, &mut set), Ok(true));
+    let own = at + offset_of!(Waiting, own);
+    if has_set {
+        pair.set = own + offset_of!(Own, set);
+        extended.set = pair.set as u64;
     }
+    if is_there || has_set {
+        args[arg] = own + in_place;
+    }
+    let waiting = Waiting {
+        way_back: context.way_back(),
+        aligned: [],
+        own: Own {
+            odd: Default::default(),
+            set,
+            pair,
+            extended,
+        },
+    };
     // SAFETY: it is the kernel's information, which is not used any more, or below the program's red zone, where the kernel
     // has just written.
     unsafe { (at as *mut Waiting).write(waiting) };
@@ -113,14 +140,15 @@ pub fn wait(info: &mut SigInfo, context: &mut Context, mask: Mask) {
 }
 
 /// Copies a structure of the program's, if it can be read: its ends are in one page or in two, and each is as long as a set.
-fn read<T: Copy>(from: usize, to: &mut T) {
-    if [0, size_of::<T>() - SIGSET_BYTES]
+fn read<T: Copy>(from: usize, to: &mut T) -> bool {
+    let is_there = [0, size_of::<T>() - SIGSET_BYTES]
         .iter()
-        .all(|&end| check_set(from.wrapping_add(end)).is_ok())
-    {
+        .all(|&end| check_set(from.wrapping_add(end)).is_ok());
+    if is_there {
         // SAFETY: the kernel has just read it, and it is made of integers.
         *to = unsafe { (from as *const T).read_unaligned() };
     }
+    is_there
 }
 
 /// Where there is room for a `Waiting` once the handler is left: below the red zone of the stack that the trapped call was

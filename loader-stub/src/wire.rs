@@ -186,7 +186,7 @@ const _: () = assert!(size_of::<Record>().is_multiple_of(8));
 /// Where the stub's code starts, from the base and in the memfd, in bytes; the ELF header lies before it.
 pub const CODE: u64 = 0x200;
 /// [`Session::magic`] and [`Start::magic`]; the last digit is the format's version.
-pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7334;
+pub const SESSION_MAGIC: u64 = 0x5849_5020_7365_7335;
 
 /// Where the record of a session is, from the base and in the memfd, in bytes: with the stub in the 64 KiB that Linux maps
 /// at one page fault (`fault_around_bytes`).
@@ -216,9 +216,9 @@ pub const START_ARGS: usize = 4;
 pub const ACTIONS: u64 = 4096;
 
 /// What every program of a session shares: the stub with this record at [`SESSION_RECORD`] is the *resident* memfd, mapped as
-/// one read-only, executable piece. A program is started by executing the *boot* memfd, which has nothing but the same code
-/// at the same place, and claims the addresses of it all: the resident one is mapped over it, because the kernel changes
-/// `/proc/self/exe` only when no page of the executed file is mapped any more (`replace_mm_exe_file()`).
+/// one read-only, executable piece, beside the stack, where there are page tables already. A program is started by executing
+/// the *boot* memfd, which has nothing but the same code, linked to the base. That goes once the resident one is mapped: the
+/// kernel changes `/proc/self/exe` only when no page of the executed file is mapped any more (`replace_mm_exe_file()`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct Session {
@@ -226,7 +226,7 @@ pub struct Session {
     pub magic: u64,
     /// Length of the resident memfd, bytes.
     pub len: u64,
-    /// Where its last page is, from the base, a multiple of [`PART`]: zeroes, a hole. A program that sets an action for
+    /// Where its last page is, from its start, a multiple of [`PART`]: zeroes, a hole. A program that sets an action for
     /// SIGSYS writes to its own copy of it.
     pub actions: u64,
     /// The lowest of the session's descriptors, which programs cannot close.
@@ -327,6 +327,26 @@ pub struct Start {
 
 /// See [`Start::program_fd`].
 pub const NO_PROGRAM: u64 = u64::MAX;
+/// By what the session's filter knows a call for the handler's own, and lets it pass: this is its last argument, where the
+/// kernel looks at none.
+pub const OWN_CALL: u32 = 0x5849_6f77;
+/// The same of calls that wait with a signal mask, which have no such argument: the pointer to that is odd, in these bits,
+/// as no compiler has it.
+pub const OWN_POINTER: u32 = 5;
+/// See [`OWN_POINTER`].
+pub const OWN_POINTER_MASK: u32 = 7;
+/// The same of mmap(2) of a file: the upper half of the descriptor, of which the kernel looks at the lower one. In 32 bits
+/// the upper half of the protection, where it knows no bits of these.
+pub const OWN_MAPPING: u32 = 0x5849_0000;
+
+/// Protection and descriptor of such a mapping.
+pub const fn own_mapping(prot: usize, fd: usize) -> (usize, usize) {
+    match usize::BITS {
+        32 => (prot | OWN_MAPPING as usize, fd),
+        _ => (prot, fd | (OWN_MAPPING as usize).rotate_left(32)),
+    }
+}
+
 /// `SECCOMP_RET_DATA` of the filter's traps, which the handler finds in `si_errno`: those of other filters are not its own.
 pub const TRAP_DATA: u16 = 0x5849;
 

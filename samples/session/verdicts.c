@@ -108,13 +108,6 @@ static void add_maps(pid_t pid, int mem) {
     proc_file(pid, "maps", maps, sizeof maps);
     static struct area areas[1000];
     int count = 0;
-    // What keeps a session in place: its code, and the actions of SIGSYS before that.
-    uint64_t ours = 0;
-    for (char *at = strstr(maps, "/memfd:xip-run:session"); at && !ours;) {
-        while (at > maps && at[-1] != '\n')
-            at--;
-        ours = strtoull(at, NULL, 16);
-    }
     char *rest = maps;
     for (char *text; (text = strsep(&rest, "\n")) && *text;) {
         struct area area;
@@ -125,8 +118,6 @@ static void add_maps(pid_t pid, int mem) {
             continue;
         // The stub is at the memfd's start; behind it are the copied pages of a launch, which are the program's.
         if (strstr(name, "/memfd:xip-run:") && !offset)
-            continue;
-        if (area.start == ours - 0x10000 && area.end - area.start == PAGE && !*name)
             continue;
         if (strstr(name, "[stack]")) {
             add(" stack=%s", area.perms);

@@ -74,7 +74,6 @@ pub fn execute_memfd() -> Result<()> {
 pub fn trap() -> Result<bool> {
     // Nothing of this program is there.
     let session = filter::Session {
-        stub: 0x1000..0x2000,
         kept: 1000..=1003,
         server: None,
     };

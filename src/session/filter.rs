@@ -1,10 +1,10 @@
 //! The seccomp filter of a session: which system calls the stub's handler takes over.
 //!
-//! It is installed once, by the session's first program, and inherited by all. A call from the stub's own addresses
-//! passes; that is how the handler makes the calls that it traps, and no security boundary. Source of the format:
-//! seccomp(2), `include/uapi/linux/{filter,seccomp,audit}.h`.
+//! It is installed once, by the session's first program, and inherited by all. A call that the handler has marked as its own
+//! passes (wire.rs: `OWN_CALL` and others); that is how it makes the calls that it traps, and no security boundary. Source of
+//! the format: seccomp(2), `include/uapi/linux/{filter,seccomp,audit}.h`.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 
 use crate::sys::wire;
 
@@ -31,6 +31,7 @@ const JUMP_EQUAL: u16 = 0x15;
 const JUMP_AT_LEAST: u16 = 0x35;
 const JUMP_ABOVE: u16 = 0x25;
 const JUMP_SET: u16 = 0x45;
+const AND: u16 = 0x54;
 /// With what was copied by [`COPY`].
 const JUMP_EQUAL_COPY: u16 = 0x1d;
 const COPY: u16 = 0x07;
@@ -43,8 +44,6 @@ const ERRNO: u32 = 0x0005_0000;
 /// Offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
-const POINTER_LOW: u32 = if cfg!(target_endian = "big") { 12 } else { 8 };
-const POINTER_HIGH: u32 = if cfg!(target_endian = "big") { 8 } else { 12 };
 
 /// `AUDIT_ARCH_*` of this machine.
 const AUDIT_ARCH: u32 = match () {
@@ -58,8 +57,9 @@ const AUDIT_ARCH: u32 = match () {
 const X32_SYSCALL_BIT: u32 = 0x4000_0000;
 const MAP_ANONYMOUS: u32 = 0x20;
 const SIG_UNBLOCK: u32 = 1;
-/// io_uring_enter(2) flags.
-const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
+/// execveat(2) flag, Linux 6.14.
+const AT_EXECVE_CHECK: u32 = 0x10000;
+/// io_uring_enter(2) flag.
 const IORING_ENTER_EXT_ARG_REG: u32 = 1 << 6;
 
 /// Where the low and high words of an argument are.
@@ -106,6 +106,16 @@ const COPY_IT: Instruction = Instruction {
     k: 0,
 };
 
+/// What is loaded, but for other bits.
+fn and(k: u32) -> Instruction {
+    Instruction {
+        code: AND,
+        if_true: 0,
+        if_false: 0,
+        k,
+    }
+}
+
 fn errno(errno: i32) -> Instruction {
     answer(ERRNO | errno.cast_unsigned())
 }
@@ -113,8 +123,6 @@ fn errno(errno: i32) -> Instruction {
 /// What the filter is to know of the session.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    /// Addresses of the stub's code, within one 4 GiB.
-    pub(super) stub: Range<u64>,
     /// Numbers of the descriptors that programs cannot close.
     pub(super) kept: RangeInclusive<u32>,
     /// The process that programs can neither kill nor stop: `loader-stub/src/kill.rs`.
@@ -123,10 +131,9 @@ pub(super) struct Session {
 
 /// The filter of a session.
 ///
-/// First the number alone decides, so that the kernel knows beforehand which calls always pass, and does not run the
+/// The number alone decides first, so that the kernel knows beforehand which calls always pass, and does not run the
 /// filter for them (`seccomp_cache_prepare()`, Linux 5.11).
 pub(super) fn filter(session: &Session) -> Vec<Instruction> {
-    let rules = rules(session);
     let mut program = vec![
         load(ARCH),
         jump(JUMP_EQUAL, AUDIT_ARCH, 1, 0),
@@ -140,25 +147,8 @@ pub(super) fn filter(session: &Session) -> Vec<Instruction> {
             errno(libc::ENOSYS),
         ]);
     }
-    for (place, (number, _)) in rules.iter().enumerate() {
-        // To behind the rest of these and the answer.
-        let skip = rules.len() - place;
-        program.push(jump(JUMP_EQUAL, *number as u32, skip as u8, 0));
-    }
-    program.push(answer(ALLOW));
-    let own = own_calls();
-    let skip = own.len() as u8;
-    program.extend([
-        load(POINTER_HIGH),
-        jump(JUMP_EQUAL, (session.stub.start >> 32) as u32, 0, 3 + skip),
-        load(POINTER_LOW),
-        jump(JUMP_AT_LEAST, session.stub.start as u32, 0, 1 + skip),
-        jump(JUMP_AT_LEAST, session.stub.end as u32, skip, 0),
-    ]);
-    program.extend(own);
-    program.push(load(NUMBER));
-    // Each rule ends in answers; a call that is not its own jumps over it, the number still loaded.
-    for (number, body) in rules {
+    // Each rule ends in an answer; a call that is not its own jumps over it, the number still loaded.
+    for (number, body) in rules(session) {
         program.push(jump(JUMP_EQUAL, number as u32, 0, body.len() as u8));
         program.extend(body);
     }
@@ -166,48 +156,59 @@ pub(super) fn filter(session: &Session) -> Vec<Instruction> {
     program
 }
 
-/// What is done with the calls of the stub's own: they pass, but for that by which those calls return that it has made in
-/// the place of the program's, where no register is free for a jump: `outside` in loader-stub/src/arch/.
-fn own_calls() -> Vec<Instruction> {
-    let pass = answer(ALLOW);
-    if cfg!(any(target_arch = "x86_64", target_arch = "arm")) {
-        return vec![pass];
-    }
-    vec![
-        load(NUMBER),
-        jump(JUMP_EQUAL, libc::SYS_rt_sigprocmask as u32, 0, 3),
-        // The size of the sets.
-        load(arg(3).0),
+/// A call passes if it is the handler's own.
+fn own() -> [Instruction; 5] {
+    let (low, high) = arg(5);
+    [
+        load(low),
+        jump(JUMP_EQUAL, wire::OWN_CALL, 0, 3),
+        load(high),
         jump(JUMP_EQUAL, 0, 0, 1),
-        answer(TRAP),
-        pass,
+        answer(ALLOW),
     ]
 }
 
 /// What is done with the calls that do not always pass, unless the stub itself makes them.
 fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
-    let trap = || vec![answer(TRAP)];
+    let unless_own = |then: Instruction| {
+        let mut body = own().to_vec();
+        body.push(then);
+        body
+    };
     // What only reads, and what only unblocks, can do no harm.
-    let if_pointer = |number: u32, then: Instruction| {
+    let if_pointer = |number: u32, then: Vec<Instruction>| {
         let (low, high) = arg(number);
-        vec![
+        let mut body = vec![
             load(low),
             jump(JUMP_EQUAL, 0, 0, 3),
             load(high),
             jump(JUMP_EQUAL, 0, 0, 1),
             answer(ALLOW),
-            then,
-        ]
+        ];
+        body.extend(then);
+        body
+    };
+    // The mask of a call that waits.
+    let mask = |number: u32| {
+        let rest = vec![
+            load(arg(number).0),
+            and(wire::OWN_POINTER_MASK),
+            jump(JUMP_EQUAL, wire::OWN_POINTER, 0, 1),
+            answer(ALLOW),
+            answer(TRAP),
+        ];
+        if_pointer(number, rest)
     };
     let (first, last) = (*session.kept.start(), *session.kept.end());
     let keep = |number: u32| {
-        vec![
+        let mut body = vec![
             load(arg(number).0),
             jump(JUMP_AT_LEAST, first, 0, 1),
             jump(JUMP_ABOVE, last, 0, 1),
             answer(ALLOW),
-            errno(libc::EBADF),
-        ]
+        ];
+        body.extend(unless_own(errno(libc::EBADF)));
+        body
     };
     // Unknown flags, and a descriptor onto itself, are the kernel's to refuse.
     let mut dup3 = vec![
@@ -227,53 +228,71 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
         // Where the structure is no filter can see, nor the handler.
         jump(JUMP_SET, IORING_ENTER_EXT_ARG_REG, 0, 1),
         answer(ALLOW),
-        jump(JUMP_SET, IORING_ENTER_EXT_ARG, 0, 1),
-        answer(TRAP),
     ];
-    enter.extend(if_pointer(4, answer(TRAP)));
+    enter.extend(mask(4));
     let mut unblock = vec![
         load(arg(0).0),
         jump(JUMP_EQUAL, SIG_UNBLOCK, 0, 1),
         answer(ALLOW),
     ];
-    unblock.extend(if_pointer(1, answer(TRAP)));
+    unblock.extend(if_pointer(1, unless_own(answer(TRAP))));
+    let own_or_trap = unless_own(answer(TRAP));
+    let skip = own_or_trap.len() as u8;
     let mut sigaction = vec![
         load(arg(0).0),
         jump(JUMP_EQUAL, libc::SIGSYS.cast_unsigned(), 1, 0),
         // Its default has a handler in its place: loader-stub/src/changed.rs.
-        jump(JUMP_EQUAL, libc::SIGBUS.cast_unsigned(), 0, 1),
-        answer(TRAP),
+        jump(JUMP_EQUAL, libc::SIGBUS.cast_unsigned(), 0, skip),
     ];
-    sigaction.extend(if_pointer(1, answer(TRAP)));
-    let mmap = vec![
+    sigaction.extend(own_or_trap);
+    sigaction.extend(if_pointer(1, unless_own(answer(TRAP))));
+    let mut execveat = vec![
+        load(arg(4).0),
+        // It only asks.
+        jump(JUMP_SET, AT_EXECVE_CHECK, 0, 1),
+        answer(ALLOW),
+    ];
+    execveat.extend(unless_own(answer(TRAP)));
+    let own_mapping = match cfg!(target_pointer_width = "32") {
+        // The protection's upper half.
+        true => vec![load(arg(2).0), and(0xffff_0000)],
+        // The descriptor's.
+        false => vec![load(arg(4).1)],
+    };
+    let mut mmap = vec![
         load(arg(3).0),
         jump(JUMP_SET, MAP_ANONYMOUS, 0, 1),
         answer(ALLOW),
-        answer(TRAP),
     ];
+    mmap.extend(own_mapping);
+    mmap.extend([
+        jump(JUMP_EQUAL, wire::OWN_MAPPING, 0, 1),
+        answer(ALLOW),
+        answer(TRAP),
+    ]);
     #[allow(unused_mut, reason = "newer architectures have no older calls")]
     let mut rules = vec![
         (MMAP, mmap),
         (libc::SYS_rt_sigprocmask, unblock),
         (libc::SYS_rt_sigaction, sigaction),
         (libc::SYS_close, keep(0)),
-        (libc::SYS_execve, trap()),
-        (libc::SYS_execveat, trap()),
-        (libc::SYS_close_range, trap()),
-        (libc::SYS_rt_sigsuspend, trap()),
+        (libc::SYS_execve, vec![answer(TRAP)]),
+        (libc::SYS_execveat, execveat),
+        (libc::SYS_close_range, unless_own(answer(TRAP))),
+        (libc::SYS_rt_sigsuspend, mask(0)),
         // The masks of these hold while they wait, and for the handlers that run then.
-        (libc::SYS_ppoll, if_pointer(3, answer(TRAP))),
-        (libc::SYS_pselect6, if_pointer(5, answer(TRAP))),
-        (libc::SYS_epoll_pwait, if_pointer(4, answer(TRAP))),
-        (SYS_EPOLL_PWAIT2, if_pointer(4, answer(TRAP))),
-        (SYS_IO_PGETEVENTS, if_pointer(5, answer(TRAP))),
+        (libc::SYS_ppoll, mask(3)),
+        (libc::SYS_pselect6, mask(5)),
+        (libc::SYS_epoll_pwait, mask(4)),
+        (SYS_EPOLL_PWAIT2, mask(4)),
+        (SYS_IO_PGETEVENTS, mask(5)),
         (libc::SYS_io_uring_enter, enter),
         // Its CLONE_CLEAR_SIGHAND cannot be seen here; every caller falls back to clone(2).
         (libc::SYS_clone3, vec![errno(libc::ENOSYS)]),
         (libc::SYS_dup3, dup3),
     ];
     if let Some(server) = session.server {
-        let kill = vec![
+        let mut kill = vec![
             load(arg(1).0),
             jump(JUMP_EQUAL, libc::SIGKILL.cast_unsigned(), 1, 0),
             jump(JUMP_EQUAL, libc::SIGSTOP.cast_unsigned(), 0, 3),
@@ -282,17 +301,14 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
             jump(JUMP_EQUAL, u32::MAX, 2, 0),
             jump(JUMP_EQUAL, server, 1, 0),
             answer(ALLOW),
-            answer(TRAP),
         ];
+        kill.extend(unless_own(answer(TRAP)));
         rules.push((libc::SYS_kill, kill));
     }
     #[cfg(any(target_arch = "x86_64", target_arch = "arm"))]
     rules.push((libc::SYS_dup2, keep(1)));
     #[cfg(target_arch = "arm")]
-    rules.extend([
-        (SYS_PPOLL_TIME64, if_pointer(3, answer(TRAP))),
-        (SYS_PSELECT6_TIME64, if_pointer(5, answer(TRAP))),
-    ]);
+    rules.extend([(SYS_PPOLL_TIME64, mask(3)), (SYS_PSELECT6_TIME64, mask(5))]);
     rules
 }
 
@@ -317,15 +333,15 @@ mod tests {
     use super::*;
 
     /// Runs the filter on a call, as the kernel would.
-    fn run(number: libc::c_long, args: [u64; 6], pointer: u64, arch: u32) -> u32 {
+    fn run(number: libc::c_long, args: [u64; 6], arch: u32) -> u32 {
         let mut data = Vec::new();
         data.extend_from_slice(&(number as u32).to_ne_bytes());
         data.extend_from_slice(&arch.to_ne_bytes());
-        data.extend_from_slice(&pointer.to_ne_bytes());
+        // The instruction's address, at which nothing looks.
+        data.extend_from_slice(&[0xff; 8]);
         args.iter()
             .for_each(|arg| data.extend_from_slice(&arg.to_ne_bytes()));
         let program = filter(&Session {
-            stub: 0x7f80_0000_0000..0x7f80_0001_0000,
             kept: 1000..=1003,
             server: Some(77),
         });
@@ -338,6 +354,10 @@ mod tests {
                 LOAD => {
                     let from = insn.k as usize;
                     value = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
+                    continue;
+                }
+                AND => {
+                    value &= insn.k;
                     continue;
                 }
                 COPY => {
@@ -356,7 +376,7 @@ mod tests {
     }
 
     fn call(number: libc::c_long, args: [u64; 6]) -> u32 {
-        run(number, args, 0x40_1000, AUDIT_ARCH)
+        run(number, args, AUDIT_ARCH)
     }
 
     #[test]
@@ -413,6 +433,8 @@ mod tests {
         assert_eq!(enter(1, 0x1000), TRAP);
         assert_eq!(enter(9, 0x1000), TRAP);
         assert_eq!(enter(0x49, 0x1000), ALLOW);
+        assert_eq!(call(libc::SYS_execveat, [3, 1, 1, 1, 0x1000, 0]), TRAP);
+        assert_eq!(call(libc::SYS_execveat, [3, 1, 1, 1, 0x11000, 0]), ALLOW);
     }
 
     #[test]
@@ -434,21 +456,40 @@ mod tests {
     }
 
     #[test]
-    fn the_stubs_own_calls_pass_and_other_abis_do_not() {
-        for inside in [0x7f80_0000_0000, 0x7f80_0000_ffff] {
-            assert_eq!(run(libc::SYS_execve, [0; 6], inside, AUDIT_ARCH), ALLOW);
-        }
-        for outside in [
-            0x7f7f_ffff_ffff,
-            0x7f80_0001_0000,
-            0x1_0000_0000,
-            0x7f81_0000_0000,
+    fn the_handlers_own_calls_pass_and_other_abis_do_not() {
+        const OWN: u64 = wire::OWN_CALL as u64;
+        for (number, arg) in [
+            (libc::SYS_execveat, 3),
+            (libc::SYS_rt_sigaction, 31),
+            (libc::SYS_rt_sigaction, 10),
+            (libc::SYS_rt_sigprocmask, 2),
+            (libc::SYS_close_range, 3),
+            (libc::SYS_close, 1001),
         ] {
-            assert_eq!(run(libc::SYS_execve, [0; 6], outside, AUDIT_ARCH), TRAP);
+            let answer = |last| call(number, [arg, 0x1000, 0x1000, 0x1000, 0, last]);
+            assert_eq!(answer(OWN), ALLOW, "{number}");
+            assert_ne!(answer(OWN ^ 1), ALLOW, "{number}");
+            assert_ne!(answer(OWN ^ 1 << 32), ALLOW, "{number}");
         }
-        assert_eq!(
-            run(11, [0; 6], 0x40_1000, 0x4000_0003),
-            ERRNO | libc::ENOSYS as u32
-        );
+        assert_eq!(call(libc::SYS_dup3, [3, 1001, 0, 0, 0, OWN]), ALLOW);
+        assert_eq!(call(libc::SYS_execve, [1, 1, 1, 0, 0, OWN]), TRAP);
+        let odd = u64::from(0x1000 | wire::OWN_POINTER);
+        for (number, at) in [
+            (libc::SYS_rt_sigsuspend, 0),
+            (libc::SYS_ppoll, 3),
+            (libc::SYS_pselect6, 5),
+            (libc::SYS_epoll_pwait, 4),
+            (SYS_IO_PGETEVENTS, 5),
+            (libc::SYS_io_uring_enter, 4),
+        ] {
+            for (pointer, answer) in [(odd, ALLOW), (odd + 1, TRAP), (0x1000, TRAP)] {
+                let mut args = [0; 6];
+                args[at] = pointer;
+                assert_eq!(call(number, args), answer, "{number}");
+            }
+        }
+        let (prot, fd) = wire::own_mapping(5, 3);
+        assert_eq!(call(MMAP, [0, 4096, prot as u64, 2, fd as u64, 0]), ALLOW);
+        assert_eq!(run(11, [0; 6], 0x4000_0003), ERRNO | libc::ENOSYS as u32);
     }
 }

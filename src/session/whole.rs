@@ -176,12 +176,18 @@ pub fn has_direct_pages(image: &Image, page: PageSize) -> bool {
     !Index::new(image, page).runs.is_empty()
 }
 
-/// xip-run must not be a program of a session itself: the session's handler is where the stub would be.
+/// xip-run must not be a program of a session itself: that one's filter would trap what the stub does.
 ///
 /// # Errors
 /// [`Kind::Lacking`] if it is.
 pub fn require_no_session() -> Result<()> {
-    match sys::is_mapped(STUB_BASE) {
+    // Its programs have the resident memfd among their descriptors.
+    let is_resident = |number| {
+        sys::peek(number, wire::SESSION_RECORD)
+            // The last digit is the version's.
+            .is_some_and(|magic| u64::from_ne_bytes(magic) >> 8 == wire::SESSION_MAGIC >> 8)
+    };
+    match (3..=FD_MAX).any(is_resident) {
         false => Ok(()),
         true => Err(Error::lacking(
             "this is a session of xip-run already, and there is none in a session: run the program as it is",
@@ -370,7 +376,6 @@ impl Tables {
         };
         let filter = match begin.stay {
             true => filter(&filter::Session {
-                stub: STUB_BASE..STUB_BASE + wire::CODE + SESSION_STUB.len() as u64,
                 kept,
                 server: begin.server,
             }),
@@ -421,13 +426,12 @@ impl Tables {
     }
 }
 
-/// Nothing but the stub. The kernel maps it over all the addresses that the resident memfd will have: nothing else can be
-/// there, wherever the kernel puts the stack and the vdso.
+/// Nothing but the stub.
 pub(super) fn boot_memfd(boot: &wire::Boot) -> Result<File> {
     let code = Segment {
         flags: R | X,
         addr: STUB_BASE,
-        len_bytes: boot.resident_len,
+        len_bytes: wire::CODE + SESSION_STUB.len() as u64,
         ..Segment::default()
     };
     // The stub makes the stack executable for those that want it.
@@ -462,13 +466,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_boot_memfd_takes_the_addresses_of_the_resident() {
-        let len = 5 * wire::PART + 100;
-        let boot = boot_memfd(&wire::Boot {
-            resident_len: len,
-            ..Default::default()
-        })
-        .unwrap();
+    fn the_boot_memfd_is_the_stub_and_no_more() {
+        let boot = boot_memfd(&wire::Boot::default()).unwrap();
         let mut bytes = vec![0; boot.metadata().unwrap().len() as usize];
         boot.read_exact_at(&mut bytes, 0).unwrap();
         let elf = goblin::elf::Elf::parse(&bytes).unwrap();
@@ -478,6 +477,7 @@ mod tests {
             .filter(|phdr| phdr.p_type == goblin::elf::program_header::PT_LOAD)
             .map(|phdr| (phdr.p_vaddr, phdr.p_filesz, phdr.p_memsz, phdr.p_flags))
             .collect();
+        let len = bytes.len() as u64;
         assert_eq!(loads, [(STUB_BASE, len, len, R | X)]);
     }
 }

@@ -26,8 +26,8 @@ pub use exec::{close_on_exec, execveat};
 pub use lease::is_open_for_writing;
 pub use mount::make_mounts_read_only;
 pub use process::{
-    block_all_signals, block_if_ignored, inherited, is_mapped, is_open, is_secure_execution,
-    page_size, run_detached, unshare,
+    block_all_signals, block_if_ignored, inherited, is_open, is_secure_execution, page_size, peek,
+    run_detached, unshare,
 };
 pub use window::{CANNOT_FORK, Mapping, StoreError, Window, find_return};
 

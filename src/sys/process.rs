@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use rustix::fs::FileType;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::UnshareFlags;
@@ -13,6 +14,18 @@ use rustix::thread::UnshareFlags;
 pub fn is_open(number: RawFd) -> bool {
     // SAFETY: it changes nothing, and what is no descriptor is an error.
     unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
+}
+
+/// Bytes at an offset of what is open with that number, if it is a regular file: of others reading might take something
+/// away. No duplicate is made, for to close that would end locks of fcntl(2).
+pub fn peek<const N: usize>(number: RawFd, at: u64) -> Option<[u8; N]> {
+    // SAFETY: it is not closed meanwhile: nobody else has it here.
+    let fd = (number >= 0 && is_open(number)).then(|| unsafe { BorrowedFd::borrow_raw(number) })?;
+    let stat = rustix::fs::fstat(fd).ok()?;
+    let mut bytes = [0; N];
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let read = is_file.then(|| rustix::io::pread(fd, &mut bytes, at))?;
+    (read == Ok(N)).then_some(bytes)
 }
 
 /// A descriptor that this program was started with, as one of its own: a duplicate of it.
@@ -216,11 +229,4 @@ pub fn page_size() -> u64 {
 pub fn is_secure_execution() -> bool {
     // SAFETY: it reads what the kernel has put there.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
-}
-
-/// Is something mapped at an address, on a page boundary? mincore(2).
-pub fn is_mapped(addr: u64) -> bool {
-    let mut resident = [0_u8];
-    // SAFETY: it only looks, at one page.
-    unsafe { libc::mincore(addr as *mut libc::c_void, 1, resident.as_mut_ptr()) == 0 }
 }

@@ -80,6 +80,9 @@ pub const COUNTED_WHOLE: [&str; 2] = [
     "/hand/data-first-far-above-pie",
 ];
 
+/// Linux maps what is as long as a huge page at a multiple of one.
+pub const AT_HUGE_PAGES: [&str; 1] = ["/hand/pie-data-at-stub"];
+
 /// What became of a file.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Verdict {

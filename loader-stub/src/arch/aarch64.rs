@@ -224,16 +224,15 @@ unsafe extern "C" fn outside() -> ! {
     naked_asm!(
         "svc #0",
         "2:",
-        "mov x3, #0",
-        "mov x8, #{sigprocmask}",
+        "mov x8, #{execve}",
         "svc #0",
         "b 2b",
-        sigprocmask = const nr::RT_SIGPROCMASK,
+        execve = const nr::EXECVE,
     )
 }
 
 /// How long that is.
-pub(super) const OUTSIDE_BYTES: u64 = 20;
+pub(super) const OUTSIDE_BYTES: u64 = 16;
 
 /// The highest number that the kernel can be given to keep.
 pub const KEPT_MAX: usize = 63;

@@ -14,7 +14,7 @@ mod registers;
 pub use registers::{RED_ZONE_BYTES, WayBack};
 pub use this::*;
 
-/// Where this copy of the stub is mapped: the linker's base for the first one.
+/// Where this copy of the stub is mapped: the linker's base for the one that is executed.
 pub fn stub_base() -> usize {
-    start_address() & !(crate::wire::PART as usize - 1)
+    start_address() - crate::wire::CODE as usize
 }

@@ -214,16 +214,15 @@ unsafe extern "C" fn outside() -> ! {
     naked_asm!(
         "ecall",
         "2:",
-        "li a3, 0",
-        "li a7, {sigprocmask}",
+        "li a7, {execve}",
         "ecall",
         "j 2b",
-        sigprocmask = const nr::RT_SIGPROCMASK,
+        execve = const nr::EXECVE,
     )
 }
 
 /// How long that is at most.
-pub(super) const OUTSIDE_BYTES: u64 = 20;
+pub(super) const OUTSIDE_BYTES: u64 = 16;
 
 /// The highest number that the kernel can be given to keep.
 pub const KEPT_MAX: usize = 63;
