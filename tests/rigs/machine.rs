@@ -51,7 +51,10 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
     let console = rig.arch.console;
     let machine = Machine {
         tree: tree.as_deref(),
-        append: format!("console={console} panic=-1 loglevel=5 {}", rig.append),
+        append: format!(
+            "console={console} panic=-1 loglevel=5 {} {}",
+            rig.append, rig.beside
+        ),
         memory_kib: 512 << 10,
         limit: TIME_LIMIT,
     };
