@@ -218,7 +218,8 @@ fn wait(
 fn device_tree(rig: &Rig, dir: &Path) -> PathBuf {
     let path = dump_tree(rig, dir);
     for (node, properties) in &rig.nodes {
-        run(Command::new("fdtput").arg("-c").arg(&path).arg(node));
+        // It may be there.
+        run(Command::new("fdtput").arg("-cp").arg(&path).arg(node));
         for property in properties {
             let (kind, rest) = property.split_first().unwrap();
             run(Command::new("fdtput")
