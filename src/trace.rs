@@ -1,12 +1,12 @@
 //! Which pages of an image's files a session has touched: a small text, which adds up over runs.
 //!
-//! A session that is traced has everything from the view, whose page cache is its own and empty when it begins, and without
-//! readahead. So the kernel asks the view's server for each page once: when it is touched first, by whomever. Nothing else is
-//! traced, and nothing slows down after that.
+//! A session that is traced has everything from the view, whose page cache is its own and empty when it begins, and
+//! without readahead. So the kernel asks the view's server for each page once: when it is touched first, by whomever.
+//! Nothing else is traced, and nothing slows down after that.
 //!
-//! What it cannot tell: how often a page is touched, when, and by how many processes. read(2) touches pages as a mapping
-//! does; so do `MAP_POPULATE`, mlock(2), readahead(2) and posix_fadvise(2), needed or not. Directories, inodes and the targets
-//! of symbolic links are not among the pages. Pages are the kernel's, of `page` bytes.
+//! What it cannot tell: how often a page is touched, when, and by how many processes. read(2) touches pages as a
+//! mapping does; so do `MAP_POPULATE`, mlock(2), readahead(2) and posix_fadvise(2), needed or not. Directories, inodes
+//! and the targets of symbolic links are not among the pages. Pages are the kernel's, of `page` bytes.
 //!
 //! ```text
 //! xip-run trace 1
@@ -16,8 +16,8 @@
 //! 1 7 /bin/busybox
 //! ```
 //!
-//! A line is: how many runs have touched the pages, their numbers in the file, its path in the image. In paths what is no
-//! printable ASCII, and the backslash, is written as `\xNN`.
+//! A line is: how many runs have touched the pages, their numbers in the file, its path in the image. In paths what is
+//! no printable ASCII, and the backslash, is written as `\xNN`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,26 +1,30 @@
 //! xip-run as the first process of a system: every recipe of samples/boards boots as it is, its init is busybox's, and
 //! everything is in place. What goes wrong ends in a message.
 //!
-//! `tests/rigs/run NAME-init` fetches what is needed and runs one. What the machine said is kept in target/tmp/rigs/logs.
+//! `tests/rigs/run NAME-init` fetches what is needed and runs one. What the machine said is kept in
+//! target/tmp/rigs/logs.
 
 #[path = "rigs/mod.rs"]
 mod boards;
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/deny.rs"]
+mod deny;
 #[path = "common/launch.rs"]
 mod launch;
 #[path = "common/release.rs"]
 mod release;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use boards::board::Board;
 use boards::machine::Machine;
-use boards::possible::{cache, possible};
+use boards::possible::{Ground, cache, log, possible};
 use boards::rig::Rig;
 use boards::system::System;
 use boards::{board, machine, rig};
+use deny::{Deny, NO_PRCTL_SECCOMP, NO_SECCOMP, NO_SET_MM};
 
 /// Memory of a machine, unless its rig has its own.
 const MEMORY_KIB: u64 = 512 << 10;
@@ -120,32 +124,18 @@ fn the_kernels_have_what_the_recipes_name() {
 
 /// A board that is ready to boot.
 struct Ready {
-    rig: Rig,
+    ground: Ground,
     board: Board,
     system: System,
-    programs: PathBuf,
-    modules: PathBuf,
-    dir: tempfile::TempDir,
 }
 
 impl Ready {
     /// `None`, which is said, if it cannot be.
     fn new(name: &str, end: &str) -> Option<Self> {
-        let rig = Rig::read(name);
-        if !possible(&rig) {
-            return None;
-        }
-        let programs = release::programs(rig.arch.target)?;
-        let dir = tempfile::Builder::new()
-            .prefix(name)
-            .tempdir_in(cache())
-            .unwrap();
-        let root = dir.path().join("image");
-        board::plant_system(
-            &cache().join("userland").join(rig.arch.debian),
-            &programs,
-            &root,
-        );
+        let ground = Ground::new(name)?;
+        let dir = ground.dir.path();
+        let root = dir.join("image");
+        board::plant_system(&ground.userland(), &ground.programs, &root);
         // Text and constants, whatever the architecture, are most of the program.
         let busybox_kib = fs::metadata(root.join("bin/busybox")).unwrap().len() / 1024 * 9 / 10;
         let conf = format!("busybox_kib={busybox_kib}\nend={end}\n");
@@ -153,36 +143,34 @@ impl Ready {
         let inittab = root.join("etc/inittab");
         let text = fs::read_to_string(&inittab).unwrap();
         fs::write(&inittab, format!("{text}::once:/rig/init-checks\n")).unwrap();
-        let system = board::make_system(&rig, &cache(), &root, dir.path());
-        let modules = system.kernel.with_file_name("modules");
         Some(Self {
             board: Board::read(name),
-            rig,
-            system,
-            programs,
-            modules,
-            dir,
+            system: board::make_system(&ground.rig, &cache(), &root, dir),
+            ground,
         })
     }
 
-    /// Boots it with more words on the command line, more lines in the initramfs' list, and answers to what it says. Returns
-    /// what it said; the flash must be as it was.
+    fn path(&self) -> &Path {
+        self.ground.dir.path()
+    }
+
+    /// Boots it with more words on the command line, more lines in the initramfs' list, and answers to what it says.
+    /// Returns what it said; the flash must be as it was.
     #[track_caller]
-    fn boot(&self, log: &str, words: &str, files: &str, answers: &[(&str, &str)]) -> String {
+    fn boot(&self, name: &str, words: &str, files: &str, answers: &[(&str, &str)]) -> String {
+        let Ground { rig, programs, dir } = &self.ground;
+        let modules = self.system.kernel.with_file_name("modules");
         self.board
-            .initramfs(files, &self.programs, &self.modules, &self.system.initramfs);
-        let tree = self.board.tree(&self.rig, self.dir.path());
+            .initramfs(files, programs, &modules, &self.system.initramfs);
+        let tree = self.board.tree(rig, dir.path());
         let machine = Machine {
             tree: tree.as_deref(),
             append: format!("{} {} {words}", self.board.cmdline, board::SHORT),
             memory_kib: MEMORY_KIB,
             limit: machine::TIME_LIMIT,
         };
-        let logs = cache().join("logs");
-        fs::create_dir_all(&logs).unwrap();
         let flash = fs::read(&self.system.flash).unwrap();
-        let path = logs.join(format!("{log}.log"));
-        let (said, ended) = machine.run(&self.rig, &self.system, &path, answers);
+        let (said, ended) = machine.run(rig, &self.system, &log(name), answers);
         assert_eq!(ended, Ok(()), "{said}");
         assert!(
             fs::read(&self.system.flash).unwrap() == flash,
@@ -199,11 +187,21 @@ fn boots(name: &str, end: &str) {
     let Some(ready) = Ready::new(name, end) else {
         return;
     };
-    // What is to be freed: so much that it is seen.
-    let ballast = ready.dir.path().join("ballast");
-    fs::write(&ballast, vec![0x5a; 8 << 20]).unwrap();
-    let files = format!("file /ballast {} 0644 0 0\n", ballast.display());
+    let files = ballast(&ready);
     let said = ready.boot(&format!("{name}-init"), "xip.log=debug", &files, &[]);
+    assert_passes(&said, name, 19, end);
+}
+
+/// Files of the initramfs that are to be freed: so much that it is seen.
+fn ballast(ready: &Ready) -> String {
+    let ballast = ready.path().join("ballast");
+    fs::write(&ballast, vec![0x5a; 8 << 20]).unwrap();
+    format!("file /ballast {} 0644 0 0\n", ballast.display())
+}
+
+/// Its checks have passed, so many, and it has ended as it should.
+#[track_caller]
+fn assert_passes(said: &str, name: &str, checks: usize, end: &str) {
     // A shell's prompt may stand before them.
     let ours: Vec<&str> = said
         .lines()
@@ -214,13 +212,66 @@ fn boots(name: &str, end: &str) {
     }
     assert!(!said.contains("RIG: FAILED"), "{said}");
     let passed = ours.iter().filter(|line| line.starts_with("ok ")).count();
-    assert_eq!((passed, ours.last()), (19, Some(&"end")), "{said}");
+    assert_eq!((passed, ours.last()), (checks, Some(&"end")), "{said}");
     assert!(!said.contains("job control turned off"), "{said}");
     let last_word = match end {
         "reboot" => "reboot: Restarting system",
         _ => "reboot: Power down",
     };
     assert!(said.contains(last_word), "{said}");
+}
+
+/// What the kernel lacks it is made to lack, from before the first process on.
+#[test]
+fn without_a_feature_the_system_starts_with_what_is_possible() {
+    if cfg!(not(target_arch = "x86_64")) {
+        return launch::skip("the filters are of this machine's system calls, not of the board's");
+    }
+    let Some(ready) = Ready::new(FAILING, "poweroff") else {
+        return;
+    };
+    let lacks = ready.ground.helper("lacks");
+    let filter = ready.path().join("filter");
+    let boot = |name: &str, deny: &[Deny], checks: usize, lost: &[&str]| {
+        fs::write(&filter, deny::filter(deny).concat()).unwrap();
+        let files = format!(
+            "file /lacks {} 0755 0 0\nfile /filter {} 0644 0 0\n{}",
+            lacks.display(),
+            filter.display(),
+            ballast(&ready)
+        );
+        let words = format!("rdinit=/lacks lacks={name}");
+        let name = format!("{FAILING}-init-without-{name}");
+        let said = ready.boot(&name, &words, &files, &[]);
+        assert_passes(&said, &name, checks, "poweroff");
+        let lines = said.lines().filter(|line| line.starts_with("xip-run: "));
+        let lines: Vec<&str> = lines.collect();
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        for what in lost {
+            assert!(lines[0].contains(what), "{what}: {}", lines[0]);
+        }
+        println!("{}", lines[0]);
+    };
+    boot(
+        "seccomp",
+        &[NO_SECCOMP, NO_PRCTL_SECCOMP],
+        11,
+        &[
+            "no seccomp filter: seccomp(2)",
+            "CONFIG_SECCOMP_FILTER",
+            "only the init itself is in place, and it can end the view's server",
+        ],
+    );
+    boot(
+        "set-mm",
+        &[NO_SET_MM],
+        19,
+        &[
+            "/proc/self/exe cannot be set: prctl(2) PR_SET_MM_MAP",
+            "CONFIG_CHECKPOINT_RESTORE",
+            "going on: in a session /proc/self/exe is the stub",
+        ],
+    );
 }
 
 /// The board that fails in every way: the fastest one.
@@ -316,7 +367,7 @@ fn a_shell_for_rescue_and_a_second_try() {
     );
 
     // The configuration lacks the module, and the shell loads it: the second try succeeds.
-    let conf = ready.dir.path().join("conf");
+    let conf = ready.path().join("conf");
     fs::write(&conf, "rescue\n").unwrap();
     let files = format!(
         "{}file /etc/xip-run.conf {} 0644 0 0\n",
@@ -367,7 +418,7 @@ fn a_shell_or_a_script_as_process_1_and_other_roots() {
 
     // A script in the initramfs that mounts another root, on which xip-run is /sbin/init, and calls switch_root. That root
     // is no initramfs: it stays.
-    let script = ready.dir.path().join("init.sh");
+    let script = ready.path().join("init.sh");
     fs::write(
         &script,
         "#!/bin/sh\nbusybox mkdir /root\nbusybox mount -t tmpfs tmpfs /root\n\

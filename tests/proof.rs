@@ -1,5 +1,6 @@
 //! What it is all for, measured: the RAM of a system in an initramfs, in tmpfs, and in flash with xip-run as its first
-//! process; and the least RAM with which it works. `tests/rigs/run proof` prints the tables of the README.
+//! process; and the least RAM with which it works. `tests/rigs/run proof` prints the tables of the README,
+//! `tests/rigs/run proof NAME` one board's.
 
 #[path = "rigs/mod.rs"]
 mod boards;
@@ -18,13 +19,12 @@ use std::time::Duration;
 
 use boards::board::Board;
 use boards::machine::Machine;
-use boards::possible::{cache, possible};
-use boards::rig::Rig;
+use boards::possible::{Ground, cache, log};
 use boards::system::{System, copy, run};
-use boards::{board, newc, rig};
+use boards::{board, newc};
 
-/// The rigs, and the figures of the kernel's own cramfs XIP on their architectures (Linux 6.1, tinyconfig, the same shell):
-/// the first shell, each further one, in KiB.
+/// The rigs, and the figures of the kernel's own cramfs XIP on their architectures (Linux 6.1, tinyconfig, the same
+/// shell): the first shell, each further one, in KiB.
 const RIGS: [(&str, &str, &str); 3] = [
     ("armv7-nor", "100-104", "78-79"),
     ("aarch64-dax-nor", "104-136", "104-108"),
@@ -69,63 +69,57 @@ enum Place {
 }
 
 struct Bench {
-    rig: Rig,
-    dir: tempfile::TempDir,
-    programs: PathBuf,
+    ground: Ground,
     kernel: PathBuf,
     flash: PathBuf,
     image: PathBuf,
+    meter: PathBuf,
     /// Takes RAM before the first process.
     hog: PathBuf,
 }
 
 impl Bench {
     fn new(name: &str) -> Option<Self> {
-        let rig = Rig::read(name);
-        if !possible(&rig) {
-            return None;
-        }
-        let programs = release::programs(rig.arch.target)?;
-        let dir = tempfile::Builder::new()
-            .prefix(name)
-            .tempdir_in(cache())
-            .unwrap();
-        let root = dir.path().join("tree");
-        plant(&rig, &programs, &root, true);
-        let system = board::make_system(&rig, &cache(), &root, dir.path());
+        let ground = Ground::new(name)?;
+        let dir = ground.dir.path();
+        let root = dir.join("tree");
+        let meter = ground.helper("meter");
+        plant(&ground, &meter, &root);
+        copy(&ground.programs.join("xip-run"), &root.join("sbin/xip-run"));
+        let system = board::make_system(&ground.rig, &cache(), &root, dir);
         Some(Self {
             kernel: system.kernel,
             flash: system.flash,
             image: system.image,
-            hog: helper(&rig, "hog"),
-            rig,
-            dir,
-            programs,
+            meter,
+            hog: ground.helper("hog"),
+            ground,
         })
     }
 
     /// The initramfs, and the words of the command line, for a system whose first process is `init` of the tree.
     fn prepare(&self, place: Place, init: &str) -> (PathBuf, String) {
-        let to = self.dir.path().join("initramfs");
-        let root = self.dir.path().join("initramfs-root");
+        let Ground { rig, programs, dir } = &self.ground;
+        let to = dir.path().join("initramfs");
+        let root = dir.path().join("initramfs-root");
         let _ = fs::remove_dir_all(&root);
-        let board = Board::read(&self.rig.name);
+        let board = Board::read(&rig.name);
         if place == Place::Flash {
             let modules = self.kernel.with_file_name("modules");
             let more = format!("\nfile /hog {} 0755 0 0\n", self.hog.display());
-            board.initramfs(&more, &self.programs, &modules, &to);
+            board.initramfs(&more, programs, &modules, &to);
             return (
                 to,
                 format!("{} {} xip.init={init}", board.cmdline, board::SHORT),
             );
         }
         if place == Place::Initramfs {
-            plant(&self.rig, &self.programs, &root, false);
+            plant(&self.ground, &self.meter, &root);
             symlink(init.trim_start_matches('/'), root.join("init")).unwrap();
             copy(&self.hog, &root.join("hog"));
         } else {
             fs::create_dir_all(root.join("root")).unwrap();
-            plant(&self.rig, &self.programs, &root.join("tree"), false);
+            plant(&self.ground, &self.meter, &root.join("tree"));
             let script = format!(
                 "#!/tree/bin/sh\nPATH=/tree/bin\nmount -t tmpfs tmpfs /root\ncp -a /tree/. /root\nexec switch_root /root {init}\n"
             );
@@ -133,7 +127,7 @@ impl Bench {
             fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
         }
         newc::archive(&root, &mut File::create(&to).unwrap()).unwrap();
-        let console = self.rig.arch.console;
+        let console = rig.arch.console;
         (to, format!("console={console} {}", board::SHORT))
     }
 
@@ -149,8 +143,9 @@ impl Bench {
         if taken_kib > 0 {
             append += &format!(" rdinit=/hog hog={taken_kib}");
         }
+        let Ground { rig, dir, .. } = &self.ground;
         let tree = match place {
-            Place::Flash => Board::read(&self.rig.name).tree(&self.rig, self.dir.path()),
+            Place::Flash => Board::read(&rig.name).tree(rig, dir.path()),
             _ => None,
         };
         let machine = Machine {
@@ -165,10 +160,8 @@ impl Bench {
             flash: self.flash.clone(),
             image: self.image.clone(),
         };
-        let log = cache()
-            .join("logs")
-            .join(format!("{}-proof.log", self.rig.name));
-        let (said, ended) = machine.run(&self.rig, &system, &log, answers);
+        let log = log(&format!("{}-proof", rig.name));
+        let (said, ended) = machine.run(rig, &system, &log, answers);
         ended.ok().map(|()| said)
     }
 
@@ -221,14 +214,14 @@ impl Bench {
 }
 
 /// A small system: busybox, its init's files, and what measures.
-fn plant(rig: &Rig, programs: &Path, root: &Path, in_flash: bool) {
+fn plant(ground: &Ground, meter: &Path, root: &Path) {
     for name in [
         "bin", "sbin", "etc", "proc", "sys", "dev", "tmp", "run", "rig",
     ] {
         fs::create_dir_all(root.join(name)).unwrap();
     }
-    let userland = cache().join("userland").join(rig.arch.debian);
-    copy(&userland.join("bin/busybox"), &root.join("bin/busybox"));
+    let busybox = ground.userland().join("bin/busybox");
+    copy(&busybox, &root.join("bin/busybox"));
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
@@ -240,37 +233,21 @@ fn plant(rig: &Rig, programs: &Path, root: &Path, in_flash: bool) {
         "read up rest </proc/uptime; echo UPTIME $up\n",
     )
     .unwrap();
-    copy(&helper(rig, "meter"), &root.join("rig/meter"));
-    if in_flash {
-        copy(&programs.join("xip-run"), &root.join("sbin/xip-run"));
-    }
-}
-
-/// Builds tests/rigs/NAME.rs.
-fn helper(rig: &Rig, name: &str) -> PathBuf {
-    let target = rig.arch.target;
-    let to = cache().join(format!("{name}-{}", rig.arch.name));
-    let source = rig::directory().join(format!("{name}.rs"));
-    run(Command::new("rustc")
-        .args([
-            "--edition=2024",
-            "-Copt-level=s",
-            "-Cpanic=abort",
-            "-Cstrip=symbols",
-            "--target",
-        ])
-        .arg(target.name)
-        .arg(format!("-Clinker={}", target.linker))
-        .args(target.rustflags.split_whitespace())
-        .args([Path::new("-o"), &to, &source]));
-    to
+    copy(meter, &root.join("rig/meter"));
 }
 
 #[test]
 #[ignore = "takes minutes: tests/rigs/run proof"]
 fn proof() {
+    let only = std::env::var("XIP_PROOF_BOARD").unwrap_or_default();
+    let wanted = |name: &str| only.is_empty() || name == only;
+    assert!(
+        RIGS.iter().any(|(name, ..)| wanted(name)),
+        "no board {only}"
+    );
     let benches: Vec<_> = RIGS
         .iter()
+        .filter(|(name, ..)| wanted(name))
         .filter_map(|(name, first, further)| Some((Bench::new(name)?, first, further)))
         .collect();
     println!(
@@ -278,7 +255,7 @@ fn proof() {
     );
     println!("|---|---|---|---|---|---|");
     for (bench, kernel_first, kernel_further) in &benches {
-        let arch = bench.rig.arch.name;
+        let arch = bench.ground.rig.arch.name;
         for (place, title) in [
             (Place::Initramfs, "initramfs"),
             (Place::Tmpfs, "tmpfs"),
@@ -293,6 +270,6 @@ fn proof() {
     println!("\n| least RAM, KiB | initramfs | flash, xip-run |\n|---|---|---|");
     for (bench, ..) in &benches {
         let (ram, flash) = (bench.least(Place::Initramfs), bench.least(Place::Flash));
-        println!("| {} | {ram} | {flash} |", bench.rig.arch.name);
+        println!("| {} | {ram} | {flash} |", bench.ground.rig.arch.name);
     }
 }

@@ -12,10 +12,7 @@ mod launch;
 #[path = "common/release.rs"]
 mod release;
 
-use std::fs;
-
-use boards::possible::{cache, possible};
-use boards::rig::Rig;
+use boards::possible::{Ground, cache, log};
 use boards::{machine, rig, system};
 
 /// A test for each.
@@ -82,22 +79,11 @@ fn a_machines_faults_are_seen() {
 
 #[track_caller]
 fn boots(name: &str) {
-    let rig = Rig::read(name);
-    if !possible(&rig) {
-        return;
-    }
-    let Some(programs) = release::programs(rig.arch.target) else {
+    let Some(Ground { rig, programs, dir }) = Ground::new(name) else {
         return;
     };
-    let dir = tempfile::Builder::new()
-        .prefix(name)
-        .tempdir_in(cache())
-        .unwrap();
-    let logs = cache().join("logs");
-    fs::create_dir_all(&logs).unwrap();
-    let log = logs.join(format!("{name}.log"));
     let system = system::make(&rig, &cache(), &programs, dir.path());
-    let outcome = machine::boot(&rig, &system, dir.path(), &log);
+    let outcome = machine::boot(&rig, &system, dir.path(), &log(name));
     if !outcome.faults.is_empty() {
         panic!("{}\n{name}: {}\n", outcome.log, outcome.faults.join("\n"));
     }

@@ -24,7 +24,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use boards::possible::{cache, possible};
+use boards::possible::{Ground, cache, log};
 use boards::rig::Rig;
 use boards::system::System;
 use boards::{machine, newc, rig};
@@ -112,25 +112,18 @@ fn compare(name: &str, driver: &str, probes: Probes) {
 
 #[track_caller]
 fn compare_in(name: &str, driver: &str, probes: Probes, place: Place) {
-    let rig = Rig::read(name);
-    if !possible(&rig) || !have(driver) {
+    if !have(driver) {
         return;
     }
-    let Some(programs) = release::programs(rig.arch.target) else {
+    let Some(Ground { rig, programs, dir }) = Ground::new(name) else {
         return;
     };
-    let dir = tempfile::Builder::new()
-        .prefix("calls")
-        .tempdir_in(cache())
-        .unwrap();
     let system = make(&rig, driver, probes, &programs, place, dir.path());
-    let logs = cache().join("logs");
-    fs::create_dir_all(&logs).unwrap();
     let kind = match place {
         Place::Ram => "",
         Place::Flash => "flash-",
     };
-    let log = logs.join(format!("{}-{kind}{name}.log", probes[0].0));
+    let log = log(&format!("{}-{kind}{name}", probes[0].0));
     let outcome = machine::boot(&rig, &system, dir.path(), &log);
 
     let mut faults = outcome.faults;

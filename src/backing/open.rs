@@ -58,7 +58,8 @@ pub struct Window {
     pub len_bytes: u64,
     /// Has somebody given the length, or has the image been looked at for it?
     pub(super) len_known: bool,
-    /// The offset of its first byte as /proc/PID/maps shows it: of a UIO or PCI device's memory that is the physical address.
+    /// The offset of its first byte as /proc/PID/maps shows it: of a UIO or PCI device's memory that is the physical
+    /// address.
     pub shown_at: u64,
     /// Mappings can begin at its start only.
     pub whole_only: bool,
@@ -110,8 +111,9 @@ pub(super) const TRIAL: sys::TimeLimit = sys::TimeLimit {
 };
 
 impl Backing {
-    /// Opens what `spec` names: see [`Spec`]. A path is kept as an absolute one. Memory of a device is looked at by a child first,
-    /// which dies in the place of this process if nothing is there: to be called while the process has one thread.
+    /// Opens what `spec` names: see [`Spec`]. A path is kept as an absolute one. Memory of a device is looked at by a
+    /// child first, which dies in the place of this process if nothing is there: to be called while the process has one
+    /// thread.
     ///
     /// # Errors
     /// If it cannot be opened or mapped, or is nothing that holds an image; with the way out.
@@ -125,8 +127,8 @@ impl Backing {
         }
     }
 
-    /// Opens the image that another process has told of: `len_bytes` bytes from `at` of what is at `path`. If that is `whole`
-    /// only to be mapped, `at` is where mappings of the region begin: [`Window::at`].
+    /// Opens the image that another process has told of: `len_bytes` bytes from `at` of what is at `path`. If that is
+    /// `whole` only to be mapped, `at` is where mappings of the region begin: [`Window::at`].
     ///
     /// # Errors
     /// See [`Backing::open`].
@@ -234,7 +236,8 @@ impl Backing {
         Ok(())
     }
 
-    /// The image's first bytes, once a child has seen that they are there; and how much of the mapping lies before them.
+    /// The image's first bytes, once a child has seen that they are there; and how much of the mapping lies before
+    /// them.
     fn map_bytes(&self, len_bytes: u64, system: &System) -> Result<(sys::Window, u64)> {
         let len_bytes = len_bytes.min(self.window.len_bytes);
         let (mapping, skip) = self
@@ -265,8 +268,8 @@ impl Backing {
         Ok((window, skip as u64))
     }
 
-    /// How `len_bytes` bytes from `at` of the image are mapped, and how many bytes of the mapping lie before them; `None` if
-    /// that is more than there can be.
+    /// How `len_bytes` bytes from `at` of the image are mapped, and how many bytes of the mapping lie before them;
+    /// `None` if that is more than there can be.
     pub(super) fn mapping(&self, at: u64, len_bytes: u64) -> Option<(sys::Mapping<'_>, usize)> {
         let window = &self.window;
         let align = window.align_bytes.max(crate::sys::page_size());

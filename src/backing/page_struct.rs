@@ -1,8 +1,9 @@
 //! RISC-V: where a page has no `struct page`, a mapping of it that can be executed crashes the kernel.
 //!
-//! An entry of a page table that is executable takes `set_pte_at()` to `flush_icache_pte()`, which looks at a flag of the page's
-//! `struct page`, whether there is one or not (`arch/riscv/mm/cacheflush.c`; an oops in mmap(2), seen with Linux 6.12). Flash has
-//! none; memory that the kernel knows of but leaves alone (`no-map`) has, and so has persistent memory.
+//! An entry of a page table that is executable takes `set_pte_at()` to `flush_icache_pte()`, which looks at a flag of
+//! the page's `struct page`, whether there is one or not (`arch/riscv/mm/cacheflush.c`; an oops in mmap(2), seen with
+//! Linux 6.12). Flash has none; memory that the kernel knows of but leaves alone (`no-map`) has, and so has persistent
+//! memory.
 
 use std::fs::File;
 use std::ops::Range;

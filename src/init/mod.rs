@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::cramfs::{Image, show_path};
 use crate::elf::Machine;
 use crate::error::{Error, Result};
+use crate::feature;
 use crate::plan::{LaunchPlan, PlanOptions};
 use crate::session;
 use crate::units::PageSize;
@@ -195,7 +196,8 @@ fn become_init(
 fn last_checks(init: &str, plan: Result<LaunchPlan>, log: &mut Log) -> Result<bool> {
     session::require_program(init.as_bytes(), plan)?;
     if let Err(err) = session::require_exe() {
-        log.say(Level::Loss, &err.to_string());
+        let what = feature::SET_EXE.without;
+        log.say(Level::Loss, &format!("{err}; going on: {what}"));
     }
     match session::require_filter() {
         Ok(()) => Ok(true),

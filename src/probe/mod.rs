@@ -1,4 +1,5 @@
-//! What this kernel has for a session, and lets this user have: every feature is tried, and nothing of the trials stays.
+//! What this kernel has for a session, and lets this user have: every feature is tried, and nothing of the trials
+//! stays.
 
 mod image;
 mod text;
@@ -107,7 +108,8 @@ fn as_text<S: Serializer>(err: &Option<Error>, to: S) -> Result<S::Ok, S::Error>
     err.as_ref().map(ToString::to_string).serialize(to)
 }
 
-/// Where one of the three is closed, what is opened next would get its number, and a child that complains would write there.
+/// Where one of the three is closed, what is opened next would get its number, and a child that complains would write
+/// there.
 fn open_standard_descriptors() -> Result<()> {
     loop {
         let null = OpenOptions::new()

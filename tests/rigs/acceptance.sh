@@ -207,10 +207,12 @@ accept_user() {
     check "a user, nothing is left" nothing_left
 }
 
-# The image that was accepted last, if nobody but the kernel's command line names it.
+# The image that was accepted last, if nobody but the kernel's command line, or the device tree, names it.
 accept_named() {
-    named=
-    check "named by the kernel's command line" same "$all" /bin/busybox sh /rig/pipes.sh
+    if grep -q xip.image= /proc/cmdline; then
+        named=
+        check "named by the kernel's command line" same "$all" /bin/busybox sh /rig/pipes.sh
+    fi
     named="--image auto"
     check "found" same "$all" /bin/busybox sh /rig/pipes.sh
     check "found, in place" in_place $busybox_kib "$all" /bin/busybox sleep 100

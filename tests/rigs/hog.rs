@@ -5,32 +5,24 @@
 //! machine that has less to begin with would tell less: emulators' boot loaders want room for the kernel and what it is
 //! unpacked from side by side, which is free again long before the prompt.
 
-use std::ffi::{c_char, c_int, c_ulong, c_void};
+#[path = "mount.rs"]
+mod mount;
+
+use std::ffi::c_ulong;
 use std::fs::File;
 use std::io::{Read, copy, repeat};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-unsafe extern "C" {
-    fn mount(
-        source: *const c_char,
-        target: *const c_char,
-        kind: *const c_char,
-        flags: c_ulong,
-        data: *const c_void,
-    ) -> c_int;
-}
+use mount::mount;
 
 const MS_REMOUNT: c_ulong = 32;
 
 fn main() {
     let kib: u64 = std::env::var("hog").unwrap().parse().unwrap();
-    let devtmpfs = c"devtmpfs".as_ptr();
-    // By itself it is half of the RAM at most.
-    let size = c"size=100%".as_ptr().cast();
     for flags in [0, MS_REMOUNT] {
-        // SAFETY: strings of C; where it is mounted already the first fails, which is as good.
-        unsafe { mount(devtmpfs, c"/dev".as_ptr(), devtmpfs, flags, size) };
+        // By itself it is half of the RAM at most.
+        mount(c"devtmpfs", c"/dev", flags, c"size=100%");
     }
     // It is one file system, wherever it is mounted, and stays.
     let mut file = File::create("/dev/hog").unwrap();

@@ -51,7 +51,10 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
     let console = rig.arch.console;
     let machine = Machine {
         tree: tree.as_deref(),
-        append: format!("console={console} panic=-1 loglevel=5 {}", rig.append),
+        append: format!(
+            "console={console} panic=-1 loglevel=5 {} {}",
+            rig.append, rig.beside
+        ),
         memory_kib: 512 << 10,
         limit: TIME_LIMIT,
     };
@@ -215,7 +218,8 @@ fn wait(
 fn device_tree(rig: &Rig, dir: &Path) -> PathBuf {
     let path = dump_tree(rig, dir);
     for (node, properties) in &rig.nodes {
-        run(Command::new("fdtput").arg("-c").arg(&path).arg(node));
+        // It may be there.
+        run(Command::new("fdtput").arg("-cp").arg(&path).arg(node));
         for property in properties {
             let (kind, rest) = property.split_first().unwrap();
             run(Command::new("fdtput")

@@ -1,19 +1,17 @@
 //! The first process of a machine on which nothing else runs: measures what shells cost in RAM, and turns the machine off.
 //! It shares no page with them. Built by tests/proof.rs, for each architecture.
 
-use std::ffi::{c_char, c_int, c_ulong, c_void};
+#[path = "mount.rs"]
+mod mount;
+
+use std::ffi::c_int;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
+use mount::mount;
+
 unsafe extern "C" {
-    fn mount(
-        source: *const c_char,
-        target: *const c_char,
-        kind: *const c_char,
-        flags: c_ulong,
-        data: *const c_void,
-    ) -> c_int;
     fn reboot(command: c_int) -> c_int;
 }
 
@@ -52,9 +50,7 @@ fn shell() -> Child {
 }
 
 fn main() {
-    let proc = c"proc".as_ptr();
-    // SAFETY: strings of C; where it is mounted already it fails, which is as good.
-    unsafe { mount(proc, c"/proc".as_ptr(), proc, 0, std::ptr::null()) };
+    mount(c"proc", c"/proc", 0, c"");
     // What the first of a measurement takes for itself.
     settled_kib();
     let before = settled_kib();

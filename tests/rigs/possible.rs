@@ -1,11 +1,16 @@
-//! Whether a rig can run here.
-#![allow(unreachable_pub, reason = "each test is a crate of its own")]
+//! Whether a rig can run here, and what it needs for that.
+#![allow(dead_code, unreachable_pub, reason = "each test is a crate of its own")]
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use super::rig::Rig;
-use crate::common;
+use tempfile::TempDir;
+
+use super::rig::{Rig, directory};
+use super::system::run;
 use crate::launch::skip;
+use crate::{common, release};
 
 /// Where tests/rigs/fetch puts what it fetches.
 pub fn cache() -> PathBuf {
@@ -29,4 +34,55 @@ pub fn possible(rig: &Rig) -> bool {
         tools.push("fdtput");
     }
     tools.iter().all(|tool| common::have_tool(tool))
+}
+
+/// A rig that can run here.
+pub struct Ground {
+    pub rig: Rig,
+    /// Where xip-run and the others are, for its architecture.
+    pub programs: PathBuf,
+    /// Of this run's own.
+    pub dir: TempDir,
+}
+
+impl Ground {
+    /// `None`, which is said, if it cannot.
+    pub fn new(name: &str) -> Option<Self> {
+        let rig = Rig::read(name);
+        if !possible(&rig) {
+            return None;
+        }
+        let programs = release::programs(rig.arch.target)?;
+        let dir = tempfile::Builder::new()
+            .prefix(name)
+            .tempdir_in(cache())
+            .unwrap();
+        Some(Self { rig, programs, dir })
+    }
+
+    /// Where its programs and libraries are, as Debian has them.
+    pub fn userland(&self) -> PathBuf {
+        cache().join("userland").join(self.rig.arch.debian)
+    }
+
+    /// Builds tests/rigs/NAME.rs for it.
+    pub fn helper(&self, name: &str) -> PathBuf {
+        let target = self.rig.arch.target;
+        let to = self.dir.path().join(name);
+        run(Command::new("rustc")
+            .args(["--edition=2024", "-Copt-level=s", "-Cpanic=abort"])
+            .args(["-Cstrip=symbols", "--target", target.name])
+            .arg(format!("-Clinker={}", target.linker))
+            .args(target.rustflags.split_whitespace())
+            .args([Path::new("-o"), &to])
+            .arg(directory().join(format!("{name}.rs"))));
+        to
+    }
+}
+
+/// Where what a machine says is kept.
+pub fn log(name: &str) -> PathBuf {
+    let logs = cache().join("logs");
+    fs::create_dir_all(&logs).unwrap();
+    logs.join(format!("{name}.log"))
 }

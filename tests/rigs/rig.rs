@@ -8,6 +8,7 @@
 //! | Modules | what the kernel loads, in this order; what it has built in is passed over |
 //! | Setup | a line of shell that gets the board ready, once the modules are loaded; may be repeated |
 //! | Append | of the kernel's command line |
+//! | Beside | of that too, but not of the recipe's in samples/boards: only the checks need it |
 //! | Qemu | arguments; `{flash}` is the file that is the flash bank, `{image}` the image's |
 //! | Tree | the kernel package's device tree, where QEMU has none for the machine |
 //! | Node, Property | a node that the device tree gets, and its properties as fdtput(1) has them; both may be repeated |
@@ -86,6 +87,8 @@ pub struct Rig {
     pub kernel_suite: String,
     pub modules: String,
     pub append: String,
+    /// Of the kernel's command line too, for the checks.
+    pub beside: String,
     pub qemu: Vec<String>,
     /// A file of the kernel's package.
     pub tree: Option<String>,
@@ -138,7 +141,7 @@ impl Rig {
             .collect();
         let known = [
             "Arch", "Kernel", "Modules", "Append", "Qemu", "Node", "Property", "Flash", "Window",
-            "Mount", "Image", "Refused", "Also", "Failing", "Setup", "Tree", "Page",
+            "Mount", "Image", "Refused", "Also", "Failing", "Setup", "Tree", "Page", "Beside",
         ];
         if let Some((key, _)) = lines.iter().find(|(key, _)| !known.contains(key)) {
             panic!("{name}: unknown key {key}");
@@ -190,6 +193,7 @@ impl Rig {
             kernel_suite: words(one("Kernel")).remove(1),
             modules: optional("Modules").unwrap_or_default().to_owned(),
             append: optional("Append").unwrap_or_default().to_owned(),
+            beside: optional("Beside").unwrap_or_default().to_owned(),
             qemu: words(one("Qemu")),
             tree: optional("Tree").map(str::to_owned),
             nodes,
