@@ -77,9 +77,9 @@ static void show_basic(int argc, char **argv, char **envp) {
 // Descriptors: where they lead, O_* flags, FD_CLOEXEC, offset.
 static void show_fds(void) {
     add(" fds=");
-    for (int fd = 0; fd < SESSION_FDS; fd++) {
+    for (int fd = 0; fd < TEST_FDS; fd++) {
         int flags = fcntl(fd, F_GETFD), status = fcntl(fd, F_GETFL);
-        if (flags < 0)
+        if (flags < 0 || (fd >= SESSION_FD_MIN && fd <= SESSION_FD_MAX))
             continue;
         char path[40];
         struct stat of;

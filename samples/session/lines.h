@@ -37,10 +37,10 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-// THE place where descriptors are left out of the comparison. A session keeps some of its own open in every process:
-// the highest numbers below 256, 16 at most. Natively these numbers are free.
-#define SESSION_FD_MIN 240
-#define SESSION_FD_MAX 255
+// THE place where descriptors are left out of the comparison. A session keeps four of its own open in every process, at
+// numbers that cost it nothing. Natively these numbers are free.
+#define SESSION_FD_MIN (sizeof(long) == 8 ? 56 : 26)
+#define SESSION_FD_MAX (SESSION_FD_MIN + 3)
 static inline int of_session(long fd) { return fd >= SESSION_FD_MIN && fd <= SESSION_FD_MAX; }
 
 #ifndef PAGE

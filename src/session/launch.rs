@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::plan::{LaunchPlan, ObjectPlan, Source};
 use crate::sys::{self, wire};
 
-/// Where the memfd's descriptor is looked for a place. Not above 63: the kernel's table of descriptors would grow for it,
-/// and the program would keep the larger one.
-const LAUNCH_FD_MIN: i32 = 60;
+/// Where the memfd's descriptor is looked for a place. Not above what the first table of descriptors has, which has as many
+/// as a word has bits: the program would keep the larger one.
+const LAUNCH_FD_MIN: i32 = usize::BITS as i32 - 4;
 
 /// What the program is started with.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! A whole session: the memfds that all its programs share, their descriptors, and the start of the first one.
 //!
-//! Every process of the session inherits four descriptors at the top of what a small table has room for: the boot memfd,
-//! which is executed in the place of every program; the resident memfd, which is mapped over it; the image; and a place
-//! where a process keeps its own program, should the kernel not let it be `/proc/self/exe`.
+//! Every process of the session inherits four descriptors: the boot memfd, which is executed in the place of every program;
+//! the resident memfd, which is mapped over it; the image; and a place where a process keeps its own program, should the
+//! kernel not let it be `/proc/self/exe`.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -28,13 +28,17 @@ use crate::plan::LaunchPlan;
 use crate::sys::{self, wire};
 use crate::units::PageSize;
 
-/// Highest number of a descriptor of the session, for the kernel's table of descriptors is as long as its highest number:
-/// 2 KiB of RAM for each process, where a thousand would be 8.
-const FD_MAX: RawFd = 255;
+/// Highest number of a descriptor of the session. As many numbers as a word has bits cost a process nothing: its first
+/// table is a part of `struct files_struct` (fdtable.h `NR_OPEN_DEFAULT`). One more, and each has a table of 256, which is
+/// 2.2 KiB of RAM on 64 bits and 1.2 on 32, and which fork(2) copies. Shells keep descriptors from 10 up and bash from 63
+/// down, for process substitution: four of these are left to it, and round numbers to whoever likes them.
+const FD_MAX: RawFd = if usize::BITS == 64 { 59 } else { 29 };
 /// How many there are: the program's, the image, the resident memfd, the boot memfd.
 const FDS: RawFd = 4;
-/// Where the two descriptors of the first start are looked for a place.
-const START_FD_MIN: RawFd = 40;
+/// What scripts name by one digit: taken only if nothing else is free.
+const DIGITS: RangeInclusive<RawFd> = 3..=9;
+/// Where the two descriptors of the first start are looked for a place: in the first table, too.
+const START_FD_MIN: RawFd = 20;
 
 const _: () = assert!(wire::CODE + SESSION_STUB.len() as u64 <= wire::SESSION_RECORD);
 
@@ -308,9 +312,12 @@ fn no_descriptor(err: impl Into<std::io::Error>) -> Error {
 /// The first of as many free numbers in a row as the session needs.
 fn free_numbers() -> Result<RawFd> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let highest = RawFd::try_from(limit).map_or(FD_MAX, |limit| FD_MAX.min(limit - 1));
-    (3..=highest - FDS + 1)
+    let end = RawFd::try_from(limit).unwrap_or(RawFd::MAX) - FDS;
+    (DIGITS.end() + 1..=FD_MAX - FDS + 1)
         .rev()
+        .chain(FD_MAX + 1..=end)
+        .chain(DIGITS.rev())
+        .filter(|&first| first <= end)
         .find(|&first| (first..first + FDS).all(|number| !sys::is_open(number)))
         .ok_or_else(|| no_descriptor(rustix::io::Errno::MFILE))
 }
