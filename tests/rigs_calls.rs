@@ -34,21 +34,16 @@ use session_lines::{differences, limits_of};
 
 /// Probes, and how many scenarios each has at least: what one machine has the time for. (Two are left out: a
 /// storm of signals leaves an emulated processor no time for anything else, and all arguments of mmap(2) take minutes.)
-type Probes = &'static [(&'static str, u32)];
-const SIGNALS: Probes = &[
+type Probe = (&'static str, u32);
+const SIGNALS: &[Probe] = &[
     ("waits", 54),
     ("stacks", 60),
     ("masks", 170),
     ("sigsys", 50),
     ("actions", 170),
 ];
-const FILES: Probes = &[
-    ("processes", 60),
-    ("remap", 400),
-    ("descriptors", 60),
-    ("files", 1000),
-];
-const MAPPINGS: Probes = &[("remap", 400), ("files", 1000)];
+const PROCESSES: &[Probe] = &[("processes", 60), ("descriptors", 60)];
+const MAPPINGS: &[Probe] = &[("remap", 400), ("files", 1000)];
 /// How they are linked.
 const LAYOUTS: [(&str, &[&str]); 2] = [("static", &["-static"]), ("dynamic", &["-no-pie"])];
 /// Those that are linked dynamically too: what the C library does on its own matters there.
@@ -57,13 +52,9 @@ const DYNAMIC: [&str; 1] = ["processes"];
 const LIBRARIES: [&str; 3] = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
 
 #[test]
-fn signals_aarch64() {
-    compare("aarch64-dax-nor", "aarch64-linux-gnu-gcc", SIGNALS);
-}
-
-#[test]
-fn files_aarch64() {
-    compare("aarch64-dax-nor", "aarch64-linux-gnu-gcc", FILES);
+fn signals_and_processes_aarch64() {
+    let probes = [PROCESSES, SIGNALS].concat();
+    compare("aarch64-dax-nor", "aarch64-linux-gnu-gcc", &probes);
 }
 
 /// Pages of 16 KiB.
@@ -78,8 +69,9 @@ fn signals_armv7() {
 }
 
 #[test]
-fn files_armv7() {
-    compare("armv7-nor", "arm-linux-gnueabihf-gcc", FILES);
+fn processes_and_mappings_armv7() {
+    let probes = [PROCESSES, MAPPINGS].concat();
+    compare("armv7-nor", "arm-linux-gnueabihf-gcc", &probes);
 }
 
 /// What is mapped is no memory that the kernel knows.
@@ -89,13 +81,9 @@ fn mappings_of_physical_memory() {
 }
 
 #[test]
-fn signals_x86_64() {
-    compare("x86_64-nor", "cc", SIGNALS);
-}
-
-#[test]
-fn files_x86_64() {
-    compare("x86_64-nor", "cc", FILES);
+fn signals_and_processes_x86_64() {
+    let probes = [PROCESSES, SIGNALS].concat();
+    compare("x86_64-nor", "cc", &probes);
 }
 
 /// Where the image is.
@@ -106,12 +94,12 @@ enum Place {
 }
 
 #[track_caller]
-fn compare(name: &str, driver: &str, probes: Probes) {
+fn compare(name: &str, driver: &str, probes: &[Probe]) {
     compare_in(name, driver, probes, Place::Ram);
 }
 
 #[track_caller]
-fn compare_in(name: &str, driver: &str, probes: Probes, place: Place) {
+fn compare_in(name: &str, driver: &str, probes: &[Probe], place: Place) {
     if !have(driver) {
         return;
     }
@@ -166,7 +154,7 @@ struct Program {
     at_least: u32,
 }
 
-fn all_programs(probes: Probes) -> impl Iterator<Item = Program> {
+fn all_programs(probes: &[Probe]) -> impl Iterator<Item = Program> {
     LAYOUTS.iter().flat_map(|(layout, flags)| {
         probes
             .iter()
@@ -184,7 +172,7 @@ fn all_programs(probes: Probes) -> impl Iterator<Item = Program> {
 fn make(
     rig: &Rig,
     driver: &str,
-    probes: Probes,
+    probes: &[Probe],
     programs: &Path,
     place: Place,
     dir: &Path,

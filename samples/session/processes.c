@@ -285,7 +285,7 @@ static void threads(const char *scenario) {
     pthread_attr_t small;
     pthread_attr_init(&small);
     pthread_attr_setstacksize(&small, sysconf(_SC_THREAD_STACK_MIN) > 0 ? sysconf(_SC_THREAD_STACK_MIN) : 16384);
-    for (int round = 0; round < 10; round++) {
+    for (int round = 0; round < ROUNDS(10); round++) {
         for (int i = 0; i < 20; i++)
             if (pthread_create(&all[i], i % 2 ? &small : NULL, maps_often, &wrong))
                 broken(scenario);
@@ -343,7 +343,7 @@ static void *never_ends(void *started) {
 }
 static void cancelled(const char *scenario) {
     int ends = 0;
-    for (int round = 0; round < 100; round++) {
+    for (int round = 0; round < ROUNDS(100); round++) {
         volatile int started = 0;
         pthread_t other;
         void *end;

@@ -186,8 +186,8 @@ accept() {
     check "a session, dynamic" same "$all" /bin/dash -c 'echo $((6 * 7))'
     check "a session, dynamic, pipes" same "$all" /bin/bash /rig/pipes.bash
     check "a session, /proc/self/exe" same "$all" /bin/busybox readlink /proc/self/exe
-    check "a session, 200 children" same "$all" /bin/busybox sh /rig/children.sh
-    check "a session, 200 dynamic children" same "$all" /bin/dash /rig/children.sh dynamic
+    check "a session, 60 children" same "$all" /bin/busybox sh /rig/children.sh
+    check "a session, 60 dynamic children" same "$all" /bin/dash /rig/children.sh dynamic
     check "in place, a session" in_place $busybox_kib "$all" /bin/busybox sleep 100
     check "in place, a dynamic program" in_place $sleep_kib "$all" /usr/bin/sleep 100
     check "pinned, or why not" pinned

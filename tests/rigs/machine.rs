@@ -16,7 +16,7 @@ use super::rig::Rig;
 use super::system::{System, run};
 
 /// No machine runs longer.
-pub const TIME_LIMIT: Duration = Duration::from_secs(240);
+pub const TIME_LIMIT: Duration = Duration::from_secs(480);
 
 /// What a kernel says that has a fault, or found one.
 const COMPLAINTS: [&str; 11] = [

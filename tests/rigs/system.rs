@@ -99,20 +99,15 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
     }
     // Text and constants of the smallest of them; whatever the architecture, they are most of the program.
     let kib = |name: &str| fs::metadata(image_root.join(name)).unwrap().len() / 1024 * 9 / 10;
-    // Elsewhere read(2) of /dev/mem has only what the kernel has mapped.
-    let is_loaded = rig.arch.name == "x86_64"
-        && rig.window.is_some()
-        && rig.qemu.iter().any(|word| word.starts_with("loader,"));
-    let loaded_mib = match is_loaded {
-        true => (rig.flash[0].1 >> 20).to_string(),
-        false => String::new(),
-    };
+    let (loaded, loaded_at, loaded_bytes) = loaded(rig).unwrap_or_default();
     let conf = format!(
-        "modules='{}'\ndevice='{}'\nwindow='{}'\nloaded_mib={}\nbusybox_kib={}\nsleep_kib={}\n",
+        "modules='{}'\ndevice='{}'\nwindow='{}'\nloaded='{}'\nloaded_at_mib={}\nloaded_mib={}\nbusybox_kib={}\nsleep_kib={}\n",
         rig.modules,
         rig.mount.as_deref().unwrap_or_default(),
         rig.window.as_deref().unwrap_or_default(),
-        loaded_mib,
+        loaded,
+        loaded_at >> 20,
+        loaded_bytes >> 20,
         kib("bin/busybox"),
         kib("usr/bin/sleep"),
     );
@@ -128,6 +123,24 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
         flash: make_flash(rig, &image, dir),
         image,
     }
+}
+
+/// Where the machine finds its own copy of the flash, in RAM: a device, the place of the first byte, and how many bytes.
+/// Other flash is the host's file.
+fn loaded(rig: &Rig) -> Option<(&str, u64, u64)> {
+    if !rig.qemu.iter().any(|word| word.starts_with("loader,")) {
+        return None;
+    }
+    if let Some(device) = &rig.mount {
+        return Some((device, 0, rig.flash.last()?.1));
+    }
+    // Elsewhere read(2) of /dev/mem has only what the kernel has mapped.
+    if rig.arch.name != "x86_64" {
+        return None;
+    }
+    let window = rig.window.as_deref()?.strip_prefix("0x")?;
+    let window = u64::from_str_radix(window, 16).unwrap();
+    Some(("/dev/mem", window, rig.flash[0].1))
 }
 
 /// Builds the image of a tree, for the rig's kernel.
