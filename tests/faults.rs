@@ -28,6 +28,7 @@ use common::mounted::{Mounted, can_mount};
 use serde::Deserialize;
 use xip_run::backing::ReadAt;
 use xip_run::cramfs::Image;
+use xip_run::extent::{Storage, extents};
 
 const STATE: [&str; 2] = ["/bin/faults", "state"];
 const SIGINT: i32 = 2;
@@ -496,6 +497,18 @@ impl ReadAt for Failing {
     }
 }
 
+/// Reads what an image has of a file as it is, from another file with the same bytes: that the program itself can run on.
+fn read_stored(image: &Path, path: &str, other: &File) {
+    let image = Image::open(fs::read(image).unwrap()).unwrap();
+    let inode = image.lookup(path.as_bytes()).unwrap();
+    for extent in extents(&image, &inode).unwrap() {
+        if let Storage::Stored { at } = extent.storage {
+            let mut bytes = vec![0; extent.stored_bytes as usize];
+            other.read_exact_at(&mut bytes, at.0).unwrap();
+        }
+    }
+}
+
 #[test]
 fn read_errors_of_the_image_are_errors_of_who_reads_it() {
     let Some(inner) = stage() else { return };
@@ -528,6 +541,7 @@ fn read_errors_of_the_image_are_errors_of_who_reads_it() {
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         assert_eq!(first_line(&mut child), "ready\n");
+        read_stored(&inner.image(), program[0], &File::open(&image).unwrap());
         fails.store(true, Relaxed);
         drop(child.stdin.take());
         let output = finish(child);

@@ -1,6 +1,7 @@
 //! What it is all for, measured: the RAM of a system in an initramfs, in tmpfs, and in flash with xip-run as its first
 //! process; and the least RAM with which it works. `tests/rigs/run proof` prints the tables of the README,
-//! `tests/rigs/run proof NAME` one board's.
+//! `tests/rigs/run proof NAME` one board's; `tests/rigs/run proof-cramfs` that of one kernel which can execute from flash
+//! itself, for which tests/rigs/kernel builds it.
 
 #[path = "rigs/mod.rs"]
 mod boards;
@@ -29,6 +30,8 @@ const RIGS: [(&str, &str, &str); 3] = [
     ("aarch64-dax-nor", "104-136", "104-108"),
     ("x86_64-nor", "140-144", "103-104"),
 ];
+/// What the kernel is called that tests/rigs/kernel builds: tests/rigs/rig.rs.
+const ONE_KERNEL: &str = "cramfs";
 const APPLETS: [&str; 16] = [
     "cat",
     "cp",
@@ -64,6 +67,9 @@ const PROMPT: &str = "/ # ";
 enum Place {
     Initramfs,
     Tmpfs,
+    /// In flash, mounted by the kernel, which executes from it.
+    Cramfs,
+    /// In flash, with xip-run.
     Flash,
 }
 
@@ -78,8 +84,13 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(name: &str) -> Option<Self> {
-        let ground = Ground::new(name)?;
+    /// With the rig's own kernel, or one that was brought: tests/rigs/rig.rs.
+    fn new(name: &str, kernel: Option<&str>) -> Option<Self> {
+        let mut rig = Rig::read(name);
+        if let Some(kernel) = kernel {
+            kernel.clone_into(&mut rig.kernel_suite);
+        }
+        let ground = Ground::of(rig)?;
         let dir = ground.dir.path();
         let root = dir.join("tree");
         let meter = ground.helper("meter");
@@ -102,8 +113,15 @@ impl Bench {
         let to = dir.path().join("initramfs");
         let root = dir.path().join("initramfs-root");
         let _ = fs::remove_dir_all(&root);
-        let board = Board::read(&rig.name);
+        let mut board = Board::read(&rig.name);
         if place == Place::Flash {
+            if rig.kernel_suite == ONE_KERNEL {
+                // A recipe of a kernel that has all built in.
+                board = Board {
+                    cmdline: board.cmdline,
+                    ..Board::read("x86_64-nor")
+                };
+            }
             let modules = self.kernel.with_file_name("modules");
             let more = format!("\nfile /hog {} 0755 0 0\n", self.hog.display());
             board.initramfs(&more, programs, &modules, &to);
@@ -119,9 +137,12 @@ impl Bench {
         } else {
             fs::create_dir_all(root.join("root")).unwrap();
             plant(&self.ground, &self.meter, &root.join("tree"));
-            let script = format!(
-                "#!/tree/bin/sh\nPATH=/tree/bin\nmount -t tmpfs tmpfs /root\ncp -a /tree/. /root\nexec switch_root /root {init}\n"
-            );
+            let fill = match place {
+                Place::Cramfs => "mount -t cramfs mtd0 /root",
+                _ => "mount -t tmpfs tmpfs /root\ncp -a /tree/. /root",
+            };
+            let script =
+                format!("#!/tree/bin/sh\nPATH=/tree/bin\n{fill}\nexec switch_root /root {init}\n");
             fs::write(root.join("init"), script).unwrap();
             fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -251,7 +272,7 @@ fn proof() {
     let benches: Vec<_> = RIGS
         .iter()
         .filter(|(name, ..)| wanted(name))
-        .filter_map(|(name, first, further)| Some((Bench::new(name)?, first, further)))
+        .filter_map(|(name, first, further)| Some((Bench::new(name, None)?, first, further)))
         .collect();
     println!(
         "| board of 128 MiB | busybox in | free at the prompt, KiB | first shell, KiB | each further, KiB | prompt after, s |"
@@ -274,5 +295,28 @@ fn proof() {
     for (bench, ..) in &benches {
         let (ram, flash) = (bench.least(Place::Initramfs), bench.least(Place::Flash));
         println!("| {} | {ram} | {flash} |", bench.ground.rig.arch.name);
+    }
+}
+
+#[test]
+#[ignore = "it needs a kernel of its own: tests/rigs/run proof-cramfs"]
+fn proof_on_one_kernel() {
+    println!("| board, Linux 6.1 | busybox in | first shell, KiB | each further, KiB |");
+    println!("|---|---|---|---|");
+    for name in ["armv7-nor", "x86_64-nor"] {
+        let Some(bench) = Bench::new(name, Some(ONE_KERNEL)) else {
+            return;
+        };
+        for (place, title) in [
+            (Place::Tmpfs, "tmpfs"),
+            (Place::Cramfs, "flash, the kernel's cramfs XIP"),
+            (Place::Flash, "flash, xip-run"),
+        ] {
+            let (first, further) = bench.shells(place);
+            println!(
+                "| {} | {title} | {first} | {further} |",
+                bench.ground.rig.arch.name
+            );
+        }
     }
 }

@@ -8,7 +8,11 @@ use std::process::{Command, Output};
 
 /// The most lines that a file may have, and the files that have more with the reason why.
 const LINES_LIMIT: usize = 600;
-const LONGER: [(&str, &str); 2] = [
+const LONGER: [(&str, &str); 3] = [
+    (
+        "loader-stub/src/sys.rs",
+        "one list of the system calls of the stub",
+    ),
     (
         "tests/image_build.rs",
         "one table of what a builder must do",

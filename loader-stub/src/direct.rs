@@ -49,12 +49,28 @@ pub fn find(fd: Fd) -> Option<&'static File> {
     files.get(found.ok()?)
 }
 
-/// A descriptor of the image for mapping, and whether it must be closed.
-fn open_image(session: &Session) -> Result<(Fd, bool), Errno> {
+/// A file with direct pages, and a descriptor of the image for mapping them: the session's, or another one where that is
+/// only a place.
+pub type Direct = (&'static File, Fd);
+
+/// Opens the image, for as many mappings of a file as there are until `close`: they share one open file then.
+#[inline(never)]
+pub fn open(file: Option<&'static File>) -> Option<Direct> {
+    let (file, session) = (file?, session_record());
     let fd = Fd(session.image_fd as usize);
-    match session.image_reopen {
-        0 => Ok((fd, false)),
-        _ => sys::reopen(fd).map(|fd| (fd, true)),
+    let image = match session.image_reopen {
+        0 => fd,
+        _ => sys::reopen(fd).ok()?,
+    };
+    Some((file, image))
+}
+
+#[inline(never)]
+pub fn close(direct: Option<Direct>) {
+    if let Some((_, image)) = direct
+        && session_record().image_reopen != 0
+    {
+        sys::close(image);
     }
 }
 
@@ -93,14 +109,11 @@ impl Request {
     ///
     /// # Safety
     /// 1. As mmap(2) with these flags.
-    pub unsafe fn map_in_place(&self, file: Option<&'static File>) -> Result<usize, Errno> {
+    pub unsafe fn map_in_place(&self, direct: Option<Direct>) -> Result<usize, Errno> {
         let session = session_record();
         let page = session.page;
-        let Some((runs, first, end)) = file.and_then(|file| self.direct_runs(file, page)) else {
-            // SAFETY: (1) the caller's promise.
-            return unsafe { self.map() };
-        };
-        let Ok((image, close)) = open_image(session) else {
+        let direct = direct.and_then(|(file, image)| Some((self.direct_runs(file, page)?, image)));
+        let Some(((runs, first, end), image)) = direct else {
             // SAFETY: (1) the caller's promise.
             return unsafe { self.map() };
         };
@@ -146,9 +159,6 @@ impl Request {
                     }
                 }
             }
-        }
-        if close {
-            sys::close(image);
         }
         answer
     }

@@ -3,13 +3,13 @@
 use core::mem::MaybeUninit;
 
 use crate::arch::{self, stub_base};
-use crate::direct::{self, Request};
+use crate::direct::{self, Direct, Request};
 use crate::error::{Name, OrFail, fail};
 use crate::mem;
 use crate::place::{self, Reservation};
 use crate::session_record;
 use crate::sys::{self, Errno, Fd};
-use crate::wire::{self, File};
+use crate::wire;
 
 /// The fields of an ELF header that matter, for the class of this machine.
 #[repr(C)]
@@ -254,7 +254,7 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
         loaded.survey(&phdrs.phdr, header.phoff, page);
     }
     let is_reserved = loaded.find_place(sp, page, program);
-    let file = direct::find(fd);
+    let image = direct::open(direct::find(fd));
     let mut mapped_end = loaded.start;
     // The first segment of a fixed program must not replace anything (load_elf_interp(): its interpreter may replace it);
     // later ones may lie on the last page of earlier ones.
@@ -283,10 +283,11 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
             fd,
             offset: 0,
         };
-        load_segment(ask, file, phdr, page);
+        load_segment(ask, image, phdr, page);
         how = sys::MAP_PRIVATE | sys::MAP_FIXED;
         mapped_end = mapped_end.max(page_up(phdr.vaddr + phdr.memsz, page));
     }
+    direct::close(image);
     if is_reserved && loaded.end > mapped_end {
         let rest = mapped_end.wrapping_add(loaded.bias);
         // SAFETY: (1) as above: only empty segments are there.
@@ -437,7 +438,7 @@ fn prot_of(flags: u32) -> usize {
 
 /// elf_load(): whole pages of the file, the rest of the last one zeroed if it may be written, anonymous pages after it.
 /// `ask` has the address of the first page.
-fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page: usize) {
+fn load_segment(mut ask: Request, image: Option<Direct>, phdr: &Phdr, page: usize) {
     let in_page = phdr.vaddr & (page - 1);
     let file_end = ask.addr + in_page + phdr.filesz;
     let end = page_up(ask.addr + in_page + phdr.memsz, page);
@@ -447,7 +448,7 @@ fn load_segment(mut ask: Request, file: Option<&'static File>, phdr: &Phdr, page
         ask.len = anonymous_start - ask.addr;
         ask.offset = phdr.offset.wrapping_sub(in_page) as u64;
         // SAFETY: (1) only the object's own reservation is replaced, or nothing.
-        expect(unsafe { ask.map_in_place(file) }, ask.addr);
+        expect(unsafe { ask.map_in_place(image) }, ask.addr);
         let len = anonymous_start - file_end;
         if phdr.memsz > phdr.filesz && phdr.flags & PF_W != 0 && len > 0 {
             let last_page = ask.offset + (ask.len - page) as u64;

@@ -190,8 +190,11 @@ fn mmap(args: &[usize; 6]) -> Result<usize, Errno> {
         0 => !sys::is_path_only(fd),
         _ => sys::can_map_executable(fd),
     });
+    let image = direct::open(file);
     // SAFETY: (1) the program asks for it.
-    unsafe { ask.map_in_place(file) }
+    let answer = unsafe { ask.map_in_place(image) };
+    direct::close(image);
+    answer
 }
 
 /// SIGSYS is never in another handler's mask, and its own handler stays.

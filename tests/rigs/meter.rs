@@ -44,9 +44,15 @@ fn settled_kib() -> i64 {
     values[2]
 }
 
-/// A shell that waits for its first command.
+/// A shell that waits for its first command. The environment is everywhere the same, however this process came to be: one
+/// without PWD has to find out where it is, which takes a page.
 fn shell() -> Child {
-    Command::new("/bin/sh").stdin(Stdio::piped()).spawn().unwrap()
+    Command::new("/bin/sh")
+        .env_clear()
+        .envs([("HOME", "/"), ("PATH", "/bin"), ("PWD", "/"), ("SHLVL", "1")])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap()
 }
 
 fn main() {

@@ -48,13 +48,17 @@ pub struct Ground {
 impl Ground {
     /// `None`, which is said, if it cannot.
     pub fn new(name: &str) -> Option<Self> {
-        let rig = Rig::read(name);
+        Self::of(Rig::read(name))
+    }
+
+    /// The same of a rig that has been read.
+    pub fn of(rig: Rig) -> Option<Self> {
         if !possible(&rig) {
             return None;
         }
         let programs = release::programs(rig.arch.target)?;
         let dir = tempfile::Builder::new()
-            .prefix(name)
+            .prefix(&rig.name)
             .tempdir_in(cache())
             .unwrap();
         Some(Self { rig, programs, dir })
