@@ -324,9 +324,8 @@ fn a_shell_for_rescue_and_a_second_try() {
         conf.display()
     );
     let answers = [
-        // In a terminal of its own: ^C ends what runs, not the shell.
-        ("/ # ", "tty; echo $((6 * 7)); sleep 1000"),
-        // Not before the line editor has given the terminal back.
+        // In a terminal of its own: ^C ends what runs, not the shell. What it ends says when it has the terminal.
+        ("/ # ", "tty; sh -c 'echo $((6 * 7)); sleep 1000'"),
         ("\n42\n", "\x03"),
         ("/ # ", "insmod /modules/fuse.ko; exit"),
         ("RIG: end", ""),
@@ -354,7 +353,7 @@ fn a_shell_or_a_script_as_process_1_and_other_roots() {
     };
     // A shell has the console as its controlling terminal. Its end is the system's: it must not end.
     let answers = [
-        ("/ # ", "tty; echo $$; echo $((6 * 7)); sleep 1000"),
+        ("/ # ", "tty; echo $$; sh -c 'echo $((6 * 7)); sleep 1000'"),
         ("\n42\n", "\x03"),
         ("/ # ", "echo status $?; exec poweroff -f"),
     ];
