@@ -20,6 +20,7 @@ use std::process::Command;
 use boards::board::Board;
 use boards::machine::{Machine, TIME_LIMIT};
 use boards::possible::{Ground, cache, log};
+use boards::rig::Rig;
 use boards::system::{System, copy, run};
 use boards::{board, newc};
 

@@ -17,7 +17,7 @@ use crate::sys::{self, wire};
 
 /// Where the memfd's descriptor is looked for a place. Not above what the first table of descriptors has, which has as many
 /// as a word has bits: the program would keep the larger one.
-const LAUNCH_FD_MIN: i32 = usize::BITS as i32 - 4;
+const LAUNCH_FD_MIN: i32 = usize::BITS.cast_signed() - 4;
 
 /// What the program is started with.
 #[derive(Debug)]
