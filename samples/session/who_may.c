@@ -28,7 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, IMAGE = 253 };
+// The second of the session's descriptors is the image.
+enum { PAGE = 4096, IMAGE = sizeof(long) == 8 ? 57 : 27 };
 
 static char text[1 << 16];
 
@@ -118,7 +119,8 @@ static int device(void) {
     snprintf(path, sizeof path, "/proc/%d/mem", getppid());
     say("the parent's memory", open(path, O_RDONLY));
     say("pidfd", syscall(SYS_pidfd_getfd, syscall(SYS_pidfd_open, getppid(), 0), IMAGE, 0));
-    say("mount", mount("/proc/self/fd/253", "/tmp", NULL, MS_BIND, NULL));
+    snprintf(path, sizeof path, "/proc/self/fd/%d", IMAGE);
+    say("mount", mount(path, "/tmp", NULL, MS_BIND, NULL));
     return 0;
 }
 
