@@ -111,7 +111,8 @@ impl Header {
             at: self.phoff as u64,
             left: self.phnum,
             batch: [0; BATCH_BYTES],
-            batch_at: u64::MAX,
+            batch_at: 0,
+            batch_len: 0,
         }
     }
 
@@ -144,8 +145,9 @@ pub struct Phdrs<'a> {
     at: u64,
     left: u16,
     batch: [u8; BATCH_BYTES],
-    /// Where in the file that begins.
+    /// Where in the file that begins, and how many bytes of it have been read.
     batch_at: u64,
+    batch_len: usize,
 }
 
 impl Phdrs<'_> {
@@ -162,11 +164,13 @@ impl Phdrs<'_> {
             let start = usize::try_from(at.wrapping_sub(from)).ok()?;
             Some(bytes.get(start..)?.first_chunk::<SIZE>()?.as_ptr())
         };
-        let bytes = match within(self.head, 0).or_else(|| within(&self.batch, self.batch_at)) {
+        let read = &self.batch[..self.batch_len];
+        let bytes = match within(self.head, 0).or_else(|| within(read, self.batch_at)) {
             Some(bytes) => bytes,
             None => {
                 self.batch_at = at;
-                if sys::pread(self.fd, &mut self.batch, at)? < SIZE {
+                self.batch_len = sys::pread(self.fd, &mut self.batch, at)?;
+                if self.batch_len < SIZE {
                     return Err(Errno::EIO);
                 }
                 self.batch.as_ptr()
