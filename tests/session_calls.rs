@@ -4,7 +4,7 @@
 //! The probes are samples/session/*.c. Each prints a line for every scenario; it runs natively in a chroot of a tree, and
 //! in a session of an image of that tree, and the lines must be the same but for
 //! what `common/session_limits.rs` names. What is left out of the
-//! comparison is left out in one more place, `of_session()` in samples/session/lines.h: the session's own descriptors.
+//! comparison is left out in one more place, `of_session()` in samples/session/session_fds.h: the session's own descriptors.
 //!
 //! To see the native lines: `XIP_SHOW_LINES=1 cargo test --test session_calls -- --nocapture`.
 

@@ -32,10 +32,9 @@
 #define SHOW_LONG "/bin/show-by-a-path-that-is-quite-long"
 #define NOBODY 65534
 
-// What a program may see of the session that keeps it in place, all of it here. The session's own descriptors are these;
-// programs of the tests use others, below 200. SIGSYS is how the session is entered: its handler, its mask bit.
-#define SESSION_FD_MIN (sizeof(long) == 8 ? 56 : 26)
-#define SESSION_FD_MAX (SESSION_FD_MIN + 3)
+// What a program may see of the session that keeps it in place, all of it here. It has descriptors of its own; programs of
+// the tests use others, below 200. SIGSYS is how the session is entered: its handler, its mask bit.
+#include "session_fds.h"
 #define TEST_FDS 200
 #define SESSION_SIGNALS (1ull << (SIGSYS - 1))
 
@@ -212,7 +211,7 @@ static inline void as_root_only(void) {
 static inline void begin(void) {
     uint64_t none = 0, action[8] = {0};
     for (int fd = 3; fd < TEST_FDS; fd++)
-        if (fd < SESSION_FD_MIN || fd > SESSION_FD_MAX)
+        if (!of_session(fd))
             close(fd);
     for (int number = 1; number < 65; number++)
         if (number != SIGSYS)

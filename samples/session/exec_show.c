@@ -79,7 +79,7 @@ static void show_fds(void) {
     add(" fds=");
     for (int fd = 0; fd < TEST_FDS; fd++) {
         int flags = fcntl(fd, F_GETFD), status = fcntl(fd, F_GETFL);
-        if (flags < 0 || (fd >= SESSION_FD_MIN && fd <= SESSION_FD_MAX))
+        if (flags < 0 || of_session(fd))
             continue;
         char path[40];
         struct stat of;

@@ -37,11 +37,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-// THE place where descriptors are left out of the comparison. A session keeps four of its own open in every process, at
-// numbers that cost it nothing. Natively these numbers are free.
-#define SESSION_FD_MIN (sizeof(long) == 8 ? 56 : 26)
-#define SESSION_FD_MAX (SESSION_FD_MIN + 3)
-static inline int of_session(long fd) { return fd >= SESSION_FD_MIN && fd <= SESSION_FD_MAX; }
+#include "session_fds.h"
 
 #ifndef PAGE
 #define PAGE 4096L

@@ -28,8 +28,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-// The second of the session's descriptors is the image.
-enum { PAGE = 4096, IMAGE = sizeof(long) == 8 ? 57 : 27 };
+#include "session_fds.h"
+
+enum { PAGE = 4096, IMAGE = SESSION_FD_IMAGE };
 
 static char text[1 << 16];
 
