@@ -36,7 +36,7 @@ use std::process::Command;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 
-use elf_known::{AT_HUGE_PAGES, COUNTED_WHOLE, Verdict, known_alone, known_in_session};
+use elf_known::{COUNTED_WHOLE, Verdict, differs_in_bias, known_alone, known_in_session};
 use elf_random::Random;
 use launch::{XIP_RUN, compile, copy_program, have, have_cc, in_parallel, run, text};
 use mounted::can_mount;
@@ -250,7 +250,7 @@ fn all_differences(theatre: &Theatre, name: &str, every: usize, limits: &[&str])
     let limits_data = limits.iter().any(|limit| limit.starts_with("data="));
     let mut wrong = differences("session", native, session, |name, one, other| {
         known_in_session(&root, name, one, other)
-            || AT_HUGE_PAGES.contains(&name)
+            || differs_in_bias(name, one, other)
             || limits_data && COUNTED_WHOLE.contains(&name)
     });
     wrong.extend(differences("alone  ", native, alone, |name, one, other| {
