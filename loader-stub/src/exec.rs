@@ -28,7 +28,7 @@ pub const ARGS_MAX: usize = 2 * (MAX_DEPTH + 1) + 1;
 /// The target, and as many interpreters as are opened before it is too many.
 const FILES_MAX: usize = MAX_DEPTH + 2;
 
-/// Executes; an errno if that fails (and after `AT_EXECVE_CHECK`).
+/// Executes; an errno if that fails.
 pub fn exec(dir: usize, path: usize, argv: usize, envp: usize, flags: usize) -> Errno {
     let flags = flags as u32 as usize;
     if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {

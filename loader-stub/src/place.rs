@@ -81,13 +81,10 @@ pub fn reserve(want: &Reservation, sp: usize, page: usize) -> usize {
 /// one to a few pages.
 pub fn beside_stack(stack: &Stack, end: usize, page: usize) -> [usize; 9] {
     let vdso = stack.aux(stack::AT_SYSINFO_EHDR).unwrap_or(end) & !(page - 1);
-    let mut at = vdso;
-    let mut all = [end; 9];
-    for behind in &mut all[1..] {
-        at += page;
-        *behind = at;
-    }
-    all
+    core::array::from_fn(|pages| match pages {
+        0 => end,
+        _ => vdso + pages * page,
+    })
 }
 
 /// How far from `ELF_ET_DYN_BASE`: as many random pages as mmap(2) gets by default (`arch_mmap_rnd()`).

@@ -156,8 +156,8 @@ fn read_start(fd: Fd, room: usize, sp: usize) -> Option<(Start, &'static [u8])> 
 
 /// What the boot memfd's copy of the stub hands on to the resident one.
 struct Handover {
-    /// The stack pointer that the kernel gave.
-    sp: usize,
+    /// As the kernel gave it.
+    stack: Stack,
     page: usize,
     /// Where the working stack begins.
     room: usize,
@@ -173,7 +173,7 @@ extern "C" fn stub_main(sp: usize, room: usize) -> ! {
     let page = stack.aux(stack::AT_PAGESZ).unwrap_or(4096);
     let resident = map_resident(&boot(), &stack, page);
     let handover = Handover {
-        sp,
+        stack,
         page,
         room,
         params: start_fd(&stack),
@@ -188,7 +188,7 @@ extern "C" fn stub_main(sp: usize, room: usize) -> ! {
 /// The same, from the resident memfd.
 extern "C" fn go_on(from: &Handover) -> ! {
     let &Handover {
-        sp,
+        mut stack,
         page,
         room,
         params,
@@ -196,12 +196,11 @@ extern "C" fn go_on(from: &Handover) -> ! {
     } = from;
     // SAFETY: (1) nothing returns to there.
     let _ = unsafe { sys::munmap(boot_base, arch::stub_len()) };
-    let mut stack = Stack::parse(sp);
     if session_record().magic != wire::SESSION_MAGIC {
         fail_launcher("the session's record is of another version", None);
     }
     let told = match params {
-        Some(params) => read_start(params, room, sp),
+        Some(params) => read_start(params, room, stack.sp),
         None => take_start(&mut stack),
     };
     let (start, strings) = told.unwrap_or_else(|| {
@@ -284,20 +283,16 @@ extern "C" fn go_on(from: &Handover) -> ! {
 fn map_resident(boot: &wire::Boot, stack: &Stack, page: usize) -> usize {
     const READ_EXEC: usize = 5;
     let (fd, len) = (Fd(boot.resident_fd as usize), boot.resident_len as usize);
-    let mut flags = sys::MAP_PRIVATE | sys::MAP_FIXED_NOREPLACE;
-    let mut beside = place::beside_stack(stack, stack.end(page), page).into_iter();
-    loop {
-        let at = beside.next().unwrap_or_else(|| {
-            flags = sys::MAP_PRIVATE;
-            0
-        });
+    let map = |at, more| {
         // SAFETY: nothing is replaced.
-        match unsafe { sys::mmap(at, len, READ_EXEC, flags, Some(fd), 0) } {
-            Ok(at) => return at,
-            Err(errno) if at == 0 => fail_launcher("mmap of the session's memfd", Some(errno)),
-            Err(_) => {}
+        unsafe { sys::mmap(at, len, READ_EXEC, sys::MAP_PRIVATE | more, Some(fd), 0) }
+    };
+    for at in place::beside_stack(stack, stack.end(page), page) {
+        if let Ok(at) = map(at, sys::MAP_FIXED_NOREPLACE) {
+            return at;
         }
     }
+    map(0, 0).unwrap_or_else(|errno| fail_launcher("mmap of the session's memfd", Some(errno)))
 }
 
 /// The last of some strings, without its NUL.

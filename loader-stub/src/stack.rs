@@ -23,6 +23,7 @@ const WORD: usize = size_of::<usize>();
 const FD_LIMIT: usize = 1 << 24;
 
 /// The block of words from argc to the end of auxv.
+#[derive(Clone, Copy)]
 pub struct Stack {
     /// Where it starts: the program's stack pointer.
     pub sp: usize,

@@ -343,7 +343,7 @@ pub const OWN_MAPPING: u32 = 0x5849_0000;
 pub const fn own_mapping(prot: usize, fd: usize) -> (usize, usize) {
     match usize::BITS {
         32 => (prot | OWN_MAPPING as usize, fd),
-        _ => (prot, fd | (OWN_MAPPING as usize).rotate_left(32)),
+        _ => (prot, fd | ((OWN_MAPPING as u64) << 32) as usize),
     }
 }
 
