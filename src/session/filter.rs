@@ -236,16 +236,15 @@ fn rules(session: &Session) -> Vec<(libc::c_long, Vec<Instruction>)> {
         answer(ALLOW),
     ];
     unblock.extend(if_pointer(1, unless_own(answer(TRAP))));
-    let own_or_trap = unless_own(answer(TRAP));
-    let skip = own_or_trap.len() as u8;
-    let mut sigaction = vec![
+    let mut sigaction = own().to_vec();
+    sigaction.extend([
         load(arg(0).0),
         jump(JUMP_EQUAL, libc::SIGSYS.cast_unsigned(), 1, 0),
         // Its default has a handler in its place: loader-stub/src/changed.rs.
-        jump(JUMP_EQUAL, libc::SIGBUS.cast_unsigned(), 0, skip),
-    ];
-    sigaction.extend(own_or_trap);
-    sigaction.extend(if_pointer(1, unless_own(answer(TRAP))));
+        jump(JUMP_EQUAL, libc::SIGBUS.cast_unsigned(), 0, 1),
+        answer(TRAP),
+    ]);
+    sigaction.extend(if_pointer(1, vec![answer(TRAP)]));
     let mut execveat = vec![
         load(arg(4).0),
         // It only asks.

@@ -20,7 +20,7 @@ pub fn is_open(number: RawFd) -> bool {
 /// away. No duplicate is made, for to close that would end locks of fcntl(2).
 pub fn peek<const N: usize>(number: RawFd, at: u64) -> Option<[u8; N]> {
     // SAFETY: it is not closed meanwhile: nobody else has it here.
-    let fd = (number >= 0 && is_open(number)).then(|| unsafe { BorrowedFd::borrow_raw(number) })?;
+    let fd = is_open(number).then(|| unsafe { BorrowedFd::borrow_raw(number) })?;
     let stat = rustix::fs::fstat(fd).ok()?;
     let mut bytes = [0; N];
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
