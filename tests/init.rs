@@ -300,9 +300,9 @@ fn what_cannot_be_started_says_why() {
     let Some(mut ready) = Ready::new(FAILING, "poweroff") else {
         return;
     };
-    let name = "x86_64-ram-init-no-such-image";
+    let name = format!("{FAILING}-init-no-such-image");
     assert_fails(
-        &ready.boot(name, "xip.image=/dev/mtd7", "", &[]),
+        &ready.boot(&name, "xip.image=/dev/mtd7", "", &[]),
         &["/dev/mtd7"],
     );
 
@@ -364,7 +364,7 @@ fn what_cannot_be_started_says_why() {
         file("next", &script)
     );
     let words = "xip.wrong=1 xip.rescue=\"/bin/sh /next\"";
-    let said = ready.boot("x86_64-ram-init-fails", words, &files, &[]);
+    let said = ready.boot(&format!("{FAILING}-init-fails"), words, &files, &[]);
     let failures: Vec<&str> = said
         .lines()
         .filter(|line| line.starts_with("xip-run: the system cannot be started: "))
