@@ -5,7 +5,7 @@
 use crate::arch::{self, stub_base};
 use crate::error::{Name, OrFail, fail, fail_launcher};
 use crate::image;
-use crate::place::{self, Reservation};
+use crate::place::{self, Wanted};
 use crate::stack::{Stack, record_str};
 use crate::sys::{self, Errno, Fd};
 use crate::wire::{self, Mapping, Object, Record};
@@ -52,7 +52,7 @@ pub fn map_object(
     let bias = match object.place {
         wire::PLACE_FIXED => 0,
         place => {
-            let want = Reservation {
+            let want = Wanted {
                 place,
                 start: object.span_start as usize,
                 len: object.span_len as usize,
@@ -61,26 +61,14 @@ pub fn map_object(
                 align: object.align as usize,
                 randomize: record.randomize != 0,
             };
-            place::reserve(&want, sp, page).wrapping_sub(want.start)
+            place::find(&want, sp, page).wrapping_sub(want.start)
         }
     };
     let table = (&raw const *record as usize + wire::MAPPINGS as usize) as *const Mapping;
     // SAFETY: wire.rs: the launcher put that many mappings behind the record.
     let all = unsafe { core::slice::from_raw_parts(table, record.mappings as usize) };
     let first = object.first_mapping as usize;
-    let mut mapped_end = object.span_start;
     for mapping in &all[first..first + object.mappings as usize] {
-        if object.place != wire::PLACE_FIXED && mapping.addr > mapped_end {
-            // A hole between segments: unmapped, as elf_map() leaves it.
-            // SAFETY: (1) it is a part of the reservation that nothing was mapped into.
-            let _ = unsafe {
-                sys::munmap(
-                    (mapped_end as usize).wrapping_add(bias),
-                    (mapping.addr - mapped_end) as usize,
-                )
-            };
-        }
-        mapped_end = mapping.addr + mapping.len;
         map(
             record,
             mapping,
@@ -88,16 +76,6 @@ pub fn map_object(
             bias,
             object.place == wire::PLACE_FIXED,
         );
-    }
-    let span_end = object.span_start + object.span_len;
-    if object.place != wire::PLACE_FIXED && span_end > mapped_end {
-        // SAFETY: (1) as above.
-        let _ = unsafe {
-            sys::munmap(
-                (mapped_end as usize).wrapping_add(bias),
-                (span_end - mapped_end) as usize,
-            )
-        };
     }
     bias
 }
@@ -111,7 +89,7 @@ fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) 
         (Name::Prot, prot),
         (Name::ImageOffset, mapping.at as usize),
     ];
-    // A relocatable object replaces its own reservation; a fixed one must not replace anything (the stack, the stub).
+    // A relocatable object's place was found free; a fixed one must not replace anything (the stack, the stub).
     let how = sys::MAP_PRIVATE
         | if fixed {
             sys::MAP_FIXED_NOREPLACE
@@ -121,7 +99,7 @@ fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) 
     let at = match mapping.source {
         wire::SOURCE_DIRECT => {
             let map = &record.image.map;
-            // SAFETY: (1) only the object's own reservation can be replaced.
+            // SAFETY: (1) nothing can be replaced but what the object has itself.
             unsafe { image::map(image, map, [addr, len, prot, how], mapping.at) }
                 .or_fail("mmap", &shown)
         }
@@ -137,7 +115,7 @@ fn map(record: &Record, mapping: &Mapping, image: Fd, bias: usize, fixed: bool) 
                     .or_fail("mmap", &shown);
             if at == addr {
                 let from = stub_base() + (record.pages_at + mapping.at) as usize;
-                // SAFETY: (1) every copied page is moved once, into the place just reserved.
+                // SAFETY: (1) every copied page is moved once, to what was just mapped.
                 unsafe { sys::move_mapping(from, len, addr) }.or_fail("mremap", &shown);
                 if prot != sys::PROT_READ {
                     // SAFETY: (1) the program asked for it.

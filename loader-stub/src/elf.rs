@@ -6,7 +6,7 @@ use crate::arch::{self, stub_base};
 use crate::direct::{self, Direct, Request};
 use crate::error::{Name, OrFail, fail};
 use crate::mem;
-use crate::place::{self, Reservation};
+use crate::place::{self, Wanted};
 use crate::session_record;
 use crate::sys::{self, Errno, Fd};
 use crate::wire;
@@ -257,9 +257,8 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
     while next(&mut phdrs) {
         loaded.survey(&phdrs.phdr, header.phoff, page);
     }
-    let is_reserved = loaded.find_place(sp, page, program);
+    loaded.find_place(sp, page, program);
     let image = direct::open(direct::find(fd));
-    let mut mapped_end = loaded.start;
     // The first segment of a fixed program must not replace anything (load_elf_interp(): its interpreter may replace it);
     // later ones may lie on the last page of earlier ones.
     let mut how = match loaded.fixed && program.is_none() {
@@ -273,12 +272,6 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
             continue;
         }
         let segment_start = phdr.vaddr & !(page - 1);
-        if is_reserved && segment_start > mapped_end {
-            // A hole between segments is unmapped, as elf_map() leaves it.
-            let hole = mapped_end.wrapping_add(loaded.bias);
-            // SAFETY: (1) a part of the reservation that nothing was mapped into.
-            let _ = unsafe { sys::munmap(hole, segment_start - mapped_end) };
-        }
         let ask = Request {
             addr: segment_start.wrapping_add(loaded.bias),
             len: 0,
@@ -289,14 +282,8 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
         };
         load_segment(ask, image, phdr, page);
         how = sys::MAP_PRIVATE | sys::MAP_FIXED;
-        mapped_end = mapped_end.max(page_up(phdr.vaddr + phdr.memsz, page));
     }
     direct::close(image);
-    if is_reserved && loaded.end > mapped_end {
-        let rest = mapped_end.wrapping_add(loaded.bias);
-        // SAFETY: (1) as above: only empty segments are there.
-        let _ = unsafe { sys::munmap(rest, loaded.end - mapped_end) };
-    }
     loaded
 }
 
@@ -335,9 +322,8 @@ impl Loaded {
         }
     }
 
-    /// Finds the bias, reserves the addresses of what can be anywhere, and adds the bias to all. Returns whether they are
-    /// reserved.
-    fn find_place(&mut self, sp: usize, page: usize, program: Option<&Self>) -> bool {
+    /// Finds the bias, and adds it to all addresses.
+    fn find_place(&mut self, sp: usize, page: usize, program: Option<&Self>) {
         let session = session_record();
         let Some((first, first_is_empty)) = self.first.filter(|_| self.end > self.start) else {
             fail("nothing to load", &[], None)
@@ -355,9 +341,9 @@ impl Loaded {
         };
         // What is not of the file goes just where it is asked for, by whoever meant anywhere: elf_load().
         let is_misplaced = first_is_empty && place != wire::PLACE_PROGRAM;
-        let is_reserved = !self.fixed && !is_misplaced;
-        if is_reserved {
-            let want = Reservation {
+        let is_free = !self.fixed && !is_misplaced;
+        if is_free {
+            let want = Wanted {
                 place,
                 start: self.start,
                 len: self.end - self.start,
@@ -369,11 +355,11 @@ impl Loaded {
                 },
                 randomize: session.randomize != 0,
             };
-            self.bias = place::reserve(&want, sp, page).wrapping_sub(self.start);
+            self.bias = place::find(&want, sp, page).wrapping_sub(self.start);
         } else if !self.fixed && !is_hinted {
             self.bias = page_up(first, page).wrapping_neg();
         }
-        if !is_reserved {
+        if !is_free {
             let (start, len) = (self.start.wrapping_add(self.bias), self.end - self.start);
             // All of a fixed interpreter is mapped at first, and what is between its segments goes: elf_map().
             let is_mapped_whole = program.is_some() && !first_is_empty;
@@ -413,7 +399,6 @@ impl Loaded {
         ] {
             *at = at.wrapping_add(self.bias);
         }
-        is_reserved
     }
 }
 
@@ -451,7 +436,7 @@ fn load_segment(mut ask: Request, image: Option<Direct>, phdr: &Phdr, page: usiz
         anonymous_start = page_up(file_end, page);
         ask.len = anonymous_start - ask.addr;
         ask.offset = phdr.offset.wrapping_sub(in_page) as u64;
-        // SAFETY: (1) only the object's own reservation is replaced, or nothing.
+        // SAFETY: (1) only the object's own pages are replaced, or nothing.
         expect(unsafe { ask.map_in_place(image) }, ask.addr);
         let len = anonymous_start - file_end;
         if phdr.memsz > phdr.filesz && phdr.flags & PF_W != 0 && len > 0 {
@@ -478,7 +463,7 @@ fn load_segment(mut ask: Request, image: Option<Direct>, phdr: &Phdr, page: usiz
         let (prot, flags) = (3 | ask.prot & 4, ask.flags | sys::MAP_ANONYMOUS);
         let len = end - anonymous_start;
         if flags & sys::MAP_FIXED != 0 {
-            // What replaces a reservation would not count for RLIMIT_DATA.
+            // What replaces something would not count for RLIMIT_DATA: vm_brk_flags() unmaps that first.
             // SAFETY: (1) as above.
             let _ = unsafe { sys::munmap(anonymous_start, len) };
         }

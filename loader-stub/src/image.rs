@@ -41,33 +41,28 @@ unsafe fn map_by_moving(
     before: usize,
 ) -> Result<usize, Errno> {
     let sharing = flags & MAP_TYPE;
+    let keep = flags & !MAP_TYPE | sys::MAP_PRIVATE | sys::MAP_ANONYMOUS;
+    // The whole must not lie where its part goes.
+    // SAFETY: (1) the caller's promise.
+    let place = unsafe { sys::mmap(addr, len, sys::PROT_NONE, keep, None, 0) }?;
     // SAFETY: (1) nothing is replaced.
-    let whole = unsafe { sys::mmap(0, before + len, prot, sharing, Some(image), how.base)? };
-    let place = match flags & sys::MAP_FIXED {
-        0 => {
-            let flags = flags & !MAP_TYPE | sys::MAP_PRIVATE | sys::MAP_ANONYMOUS;
-            // SAFETY: (1) the caller's promise.
-            unsafe { sys::mmap(addr, len, sys::PROT_NONE, flags, None, 0) }
-        }
-        _ => Ok(addr),
-    };
-    let moved = place.and_then(|place| {
-        // SAFETY: (1) nobody uses the part that moves, and what it replaces is the place just reserved, or what the caller
-        // gives away.
+    let whole = unsafe { sys::mmap(0, before + len, prot, sharing, Some(image), how.base) };
+    let moved = whole.and_then(|whole| {
+        // SAFETY: (1) nobody uses the part that moves, and what it replaces was just mapped.
         let moved = unsafe { sys::move_mapping(whole + before, len, place) };
-        if moved.is_err() && flags & sys::MAP_FIXED == 0 {
-            // SAFETY: (1) just reserved, and not used.
-            let _ = unsafe { sys::munmap(place, len) };
+        let rest = match moved {
+            Ok(()) => before,
+            Err(_) => before + len,
+        };
+        if rest > 0 {
+            // SAFETY: (1) nobody uses it.
+            let _ = unsafe { sys::munmap(whole, rest) };
         }
-        moved.map(|()| place)
+        moved
     });
-    let rest = match moved {
-        Ok(_) => before,
-        Err(_) => before + len,
-    };
-    if rest > 0 {
-        // SAFETY: (1) nobody uses it.
-        let _ = unsafe { sys::munmap(whole, rest) };
+    if moved.is_err() {
+        // SAFETY: (1) just mapped, and not used.
+        let _ = unsafe { sys::munmap(place, len) };
     }
-    moved
+    moved.map(|()| place)
 }

@@ -6,7 +6,7 @@ use crate::sys::{self, Errno};
 use crate::{arch, wire};
 
 /// What an object needs.
-pub struct Reservation {
+pub struct Wanted {
     /// One of wire.rs's `PLACE_` constants, not that of fixed addresses.
     pub place: u64,
     /// Lowest address before the bias, on a page boundary.
@@ -21,9 +21,10 @@ pub struct Reservation {
     pub randomize: bool,
 }
 
-/// Finds a place for an object and keeps it with a mapping that nothing can use. Returns where it starts.
-pub fn reserve(want: &Reservation, sp: usize, page: usize) -> usize {
-    let &Reservation {
+/// Finds a place for an object: where it starts. Nobody else maps anything before the caller does; a mapping that kept the
+/// place would be split by every segment that replaces a part of it, each time for as long as a mapping takes.
+pub fn find(want: &Wanted, sp: usize, page: usize) -> usize {
+    let &Wanted {
         place, len, align, ..
     } = want;
     let shown = [
@@ -31,19 +32,18 @@ pub fn reserve(want: &Reservation, sp: usize, page: usize) -> usize {
         (Name::Len, len),
         (Name::Align, align),
     ];
-    let keep = |at, more| {
+    let room = |at, more| {
         let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_NORESERVE | more;
         // SAFETY: nothing is replaced.
-        unsafe { sys::mmap(at, len, sys::PROT_NONE, flags, None, 0) }
+        let found = unsafe { sys::mmap(at, len, sys::PROT_NONE, flags, None, 0) }?;
+        // SAFETY: (1) just mapped, and not used.
+        let _ = unsafe { sys::munmap(found, len) };
+        Ok(found)
     };
-    let keep_at = |at| {
-        let got = keep(at, sys::MAP_FIXED_NOREPLACE)?;
-        if got != at {
-            // SAFETY: (1) just mapped, by a kernel that takes the flag for a hint (before 4.17).
-            let _ = unsafe { sys::munmap(got, len) };
-            return Err(Errno::EEXIST);
-        }
-        Ok(at)
+    let room_at = |at| match room(at, sys::MAP_FIXED_NOREPLACE)? {
+        // Kernels before 4.17 take the flag for a hint.
+        found if found != at => Err(Errno::EEXIST),
+        _ => Ok(at),
     };
     // Aligned before the address is subtracted, and the bias rounded down then.
     let above = (want.first + page - 1) & !(page - 1);
@@ -51,7 +51,7 @@ pub fn reserve(want: &Reservation, sp: usize, page: usize) -> usize {
     if place == wire::PLACE_PROGRAM {
         // ELF_ET_DYN_BASE plus arch_mmap_rnd().
         let at = arch::dyn_base(sp) + random_offset(want.randomize, sp, page);
-        if let Ok(start) = keep_at(aligned(at)) {
+        if let Ok(start) = room_at(aligned(at)) {
             return start;
         }
         // Something is there; anywhere else will do.
@@ -61,19 +61,17 @@ pub fn reserve(want: &Reservation, sp: usize, page: usize) -> usize {
         wire::PLACE_HINTED => want.start + above_in_pages,
         _ => 0,
     };
-    let start = keep(hint, 0).or_fail("mmap", &shown);
-    if align <= page && above_in_pages == 0 {
-        return start;
-    }
-    // SAFETY: (1) just mapped, and not used.
-    let _ = unsafe { sys::munmap(start, len) };
+    let start = room(hint, 0).or_fail("mmap", &shown);
     if align <= page {
-        return keep_at(start.wrapping_sub(above_in_pages)).or_fail("mmap", &shown);
+        return match above_in_pages {
+            0 => start,
+            _ => room_at(start.wrapping_sub(above_in_pages)).or_fail("mmap", &shown),
+        };
     }
     // Where there is room, rounded down. Linux takes nothing lower, but it has no handler that may be there.
     let start = aligned(start);
-    keep_at(start)
-        .or_else(|_| keep_at(start.wrapping_sub(align)))
+    room_at(start)
+        .or_else(|_| room_at(start.wrapping_sub(align)))
         .or_fail("mmap", &shown)
 }
 
