@@ -177,7 +177,7 @@ fn compose(
         segment(R, wire::RECORD, wire::RECORD, len),
         segment(R, pages_at, pages_at, pages.len() as u64),
     ];
-    let code = memfd::executable(LAUNCH_STUB, &segments, program.stack_exec);
+    let code = memfd::executable(LAUNCH_STUB, Some(STUB_BASE), &segments, program.stack_exec);
     Ok(vec![
         (0, code),
         (wire::RECORD, record_bytes),

@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::STUB_BASE;
 use crate::error::{Error, Result};
 use crate::sys::wire;
 
@@ -113,17 +112,23 @@ pub(super) struct Segment {
 }
 
 /// The start of a memfd, for the machine that this was compiled for: ELF header and program headers (elf(5)) for the
-/// segments, then the stub's code at [`wire::CODE`]. The `PT_GNU_STACK` is the program's, or missing as there, so that the
+/// segments, then the stub's code at [`wire::CODE`]. It is to be mapped at `base` (`ET_EXEC`), or where the kernel wants it:
+/// where libraries are, with which it shares page tables then. The `PT_GNU_STACK` is the program's, or missing as there, so that the
 /// kernel itself does what follows from it: an executable stack, and READ_IMPLIES_EXEC where a missing one means that
 /// (`arm_elf_read_implies_exec()`).
-pub(super) fn executable(stub: &[u8], segments: &[Segment], stack_exec: Option<bool>) -> Vec<u8> {
-    let mut elf = header(segments, stack_exec);
+pub(super) fn executable(
+    stub: &[u8],
+    base: Option<u64>,
+    segments: &[Segment],
+    stack_exec: Option<bool>,
+) -> Vec<u8> {
+    let mut elf = header(base, segments, stack_exec);
     elf.resize(wire::CODE as usize, 0);
     elf.extend_from_slice(stub);
     elf
 }
 
-fn header(segments: &[Segment], stack_exec: Option<bool>) -> Vec<u8> {
+fn header(base: Option<u64>, segments: &[Segment], stack_exec: Option<bool>) -> Vec<u8> {
     const WIDE: bool = cfg!(target_pointer_width = "64");
     const MACHINE: u16 = match () {
         () if cfg!(target_arch = "x86_64") => 62,
@@ -137,6 +142,8 @@ fn header(segments: &[Segment], stack_exec: Option<bool>) -> Vec<u8> {
         () if cfg!(target_arch = "riscv64") => 0x5,
         () => 0,
     };
+    const ET_EXEC: u16 = 2;
+    const ET_DYN: u16 = 3;
     const PT_LOAD: u32 = 1;
     const PT_GNU_STACK: u32 = 0x6474_e551;
     let stack = stack_exec.map(|exec| Segment {
@@ -158,10 +165,10 @@ fn header(segments: &[Segment], stack_exec: Option<bool>) -> Vec<u8> {
     let data = if cfg!(target_endian = "big") { 2 } else { 1 };
     elf.extend_from_slice(&[0x7f, b'E', b'L', b'F', if WIDE { 2 } else { 1 }, data, 1, 0]);
     elf.extend_from_slice(&[0; 8]);
-    half(&mut elf, 2); // ET_EXEC
+    half(&mut elf, if base.is_some() { ET_EXEC } else { ET_DYN });
     half(&mut elf, MACHINE);
     word(&mut elf, 1);
-    addr(&mut elf, STUB_BASE + wire::CODE);
+    addr(&mut elf, base.unwrap_or(0) + wire::CODE);
     addr(&mut elf, if WIDE { 64 } else { 52 }); // program headers follow
     addr(&mut elf, 0);
     word(&mut elf, FLAGS);
@@ -188,7 +195,8 @@ fn header(segments: &[Segment], stack_exec: Option<bool>) -> Vec<u8> {
         if !WIDE {
             word(&mut elf, flags);
         }
-        addr(&mut elf, if kind == PT_LOAD { wire::PART } else { 16 });
+        // No more than every kernel's pages are: what asks for more is mapped twice to find it (Linux 6.13).
+        addr(&mut elf, if kind == PT_LOAD { 4096 } else { 16 });
     }
     elf
 }
@@ -199,17 +207,19 @@ mod tests {
 
     #[test]
     fn the_header_fits_before_the_code_and_goblin_reads_it() {
+        const BASE: u64 = 0x7000_0000;
         let segment = |part| Segment {
             flags: R | X,
             at: part * wire::PART,
-            addr: STUB_BASE + part * wire::PART,
+            addr: BASE + part * wire::PART,
             len_bytes: 100 * part,
         };
-        let elf = executable(&[0; 400], &[0, 1, 2, 3, 4].map(segment), Some(false));
+        let segments = [0, 1, 2, 3, 4].map(segment);
+        let elf = executable(&[0; 400], Some(BASE), &segments, Some(false));
         let parsed = goblin::elf::Elf::parse(&elf).unwrap();
-        assert_eq!(parsed.entry, STUB_BASE + wire::CODE);
+        assert_eq!(parsed.entry, BASE + wire::CODE);
         assert_eq!(parsed.program_headers.len(), 5);
-        assert!(header(&[0, 1, 2, 3, 4].map(segment), Some(false)).len() as u64 <= wire::CODE);
+        assert!(header(Some(BASE), &segments, Some(false)).len() as u64 <= wire::CODE);
         assert!(
             parsed
                 .program_headers

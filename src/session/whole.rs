@@ -19,7 +19,7 @@ use rustix::process::{Resource, getrlimit};
 use super::filter::{self, filter};
 use super::index::Index;
 use super::memfd::{self, R, Segment, X};
-use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
+use super::{SESSION_STUB, addresses_are_randomized, image_map};
 use crate::access;
 use crate::backing::{Backing, FileIdentity, NoCow};
 use crate::cramfs::{Image, show_path};
@@ -437,12 +437,11 @@ impl Tables {
 pub(super) fn boot_memfd(boot: &wire::Boot) -> Result<File> {
     let code = Segment {
         flags: R | X,
-        addr: STUB_BASE,
         len_bytes: wire::CODE + SESSION_STUB.len() as u64,
         ..Segment::default()
     };
     // The stub makes the stack executable for those that want it.
-    let mut elf = memfd::executable(SESSION_STUB, &[code], Some(false));
+    let mut elf = memfd::executable(SESSION_STUB, None, &[code], Some(false));
     elf.splice(
         wire::BOOT as usize..wire::CODE as usize,
         sys::bytes_of(boot).iter().copied(),
@@ -452,7 +451,7 @@ pub(super) fn boot_memfd(boot: &wire::Boot) -> Result<File> {
 
 /// The stub at the same place, and the record with its tables.
 fn resident_memfd(session: &wire::Session, tables: &Tables) -> Result<File> {
-    let code = memfd::executable(SESSION_STUB, &[], None);
+    let code = memfd::executable(SESSION_STUB, None, &[], None);
     let mut record = sys::bytes_of(session).to_vec();
     record.extend(tables.filter.iter().flat_map(|insn| insn.bytes()));
     for file in &tables.files {
@@ -485,6 +484,6 @@ mod tests {
             .map(|phdr| (phdr.p_vaddr, phdr.p_filesz, phdr.p_memsz, phdr.p_flags))
             .collect();
         let len = bytes.len() as u64;
-        assert_eq!(loads, [(STUB_BASE, len, len, R | X)]);
+        assert_eq!(loads, [(0, len, len, R | X)]);
     }
 }
