@@ -1,5 +1,8 @@
 //! xip-mem on live processes, and whose what lies in an image is.
 
+#[path = "common/launch.rs"]
+mod launch;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,11 +28,6 @@ fn xip_mem(args: &[&str]) -> Output {
         .args(args)
         .output()
         .unwrap()
-}
-
-fn skipped(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{why}");
-    println!("skipped: {why}");
 }
 
 // ---- images
@@ -212,7 +210,7 @@ fn sums(pid: &str) -> HashMap<&'static str, u64> {
 #[test]
 fn a_native_process_is_measured_as_smaps_has_it() {
     let Some(running) = Running::busybox_sleep() else {
-        return skipped("no /bin/busybox: apt-get install busybox-static");
+        return launch::skip("no /bin/busybox: apt-get install busybox-static");
     };
     let pid = running.pid();
     let totals = &json(&pid)["totals"];
