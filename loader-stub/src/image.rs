@@ -60,7 +60,8 @@ unsafe fn map_by_moving(
         }
         moved
     });
-    if moved.is_err() {
+    // What the caller chose stays taken, lest another thread maps something there.
+    if moved.is_err() && flags & sys::MAP_FIXED == 0 {
         // SAFETY: (1) just mapped, and not used.
         let _ = unsafe { sys::munmap(place, len) };
     }
