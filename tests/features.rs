@@ -354,6 +354,20 @@ fn without_checkpoint_restore_the_stub_is_proc_self_exe() {
         "sh -c 'cat /proc/self/maps; /bin/cat /proc/self/maps'",
     );
     assert_eq!(system.executable(maps.goes_on(&lost)), (2, 0));
+    // The break is where no program is, but for what the kernel adds at random: arch_randomize_brk(), 1 GiB at most.
+    let stub = xip_run::session::RESERVED.unwrap().start();
+    for wrapper in ["", "setarch -R"] {
+        let script =
+            format!("exec {wrapper} $xip --image {image} /bin/busybox cat /proc/self/maps");
+        let ended = system.run(&deny, &script);
+        let heap = ended
+            .goes_on(&lost)
+            .lines()
+            .find(|line| line.ends_with("[heap]"))
+            .unwrap();
+        let start = u64::from_str_radix(heap.split('-').next().unwrap(), 16).unwrap();
+        assert!((stub..stub + (2 << 30)).contains(&start), "{heap}");
+    }
     run(&deny, "--require in-place", "true").fails(&[lost[0], "CONFIG_CHECKPOINT_RESTORE"]);
     assert_eq!(run(&deny, "--no-root", "echo on").stderr, "");
     // Both at once are one line.

@@ -367,12 +367,10 @@ impl Loaded {
                 true => first & !(page - 1),
                 false => start,
             };
-            // Where the stub works, if that is not the stack.
-            let work = (&raw const *self as usize) & !(wire::PART as usize - 1);
-            for (there, bytes) in [
-                (stub_base(), session.len as usize),
-                (work, wire::PART as usize),
-            ] {
+            // Where the stub works, if that is not the stack: no further from here.
+            const WORK_BYTES: usize = wire::PART as usize;
+            let work = (&raw const *self as usize) - WORK_BYTES;
+            for (there, bytes) in [(stub_base(), session.len as usize), (work, 2 * WORK_BYTES)] {
                 // What wraps cannot be mapped, and need not be looked at.
                 if start < there + bytes && whole.saturating_add(len) > there {
                     fail(

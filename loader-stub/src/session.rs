@@ -70,19 +70,19 @@ fn program_name(comm: &mut [u8; 16]) -> &[u8] {
 /// The most that a start can have.
 const START_MAX: usize = size_of::<Start>() + STRINGS_MAX;
 
-/// Where the stub works if the limit of the stack's size leaves it no room there: as many bytes below the boot memfd.
+/// In as many bytes the stub works if the limit of the stack's size leaves it no room there.
 const WORK_BYTES: usize = wire::PART as usize;
+/// How many of them are above its stack, for the start.
+const WORK_START_BYTES: usize = START_MAX.next_multiple_of(16);
 
-/// Maps that room, if it is needed.
+/// Maps them, if they are needed.
 fn work_area() -> Option<usize> {
     if sys::stack_limit() >= WORK_BYTES as u64 {
         return None;
     }
-    let at = stub_base() - WORK_BYTES;
-    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS | sys::MAP_FIXED_NOREPLACE;
+    let flags = sys::MAP_PRIVATE | sys::MAP_ANONYMOUS;
     // SAFETY: nothing is replaced.
-    let mapped = unsafe { sys::mmap(at, WORK_BYTES, 3, flags, None, 0) };
-    mapped.ok().filter(|&start| start == at)
+    unsafe { sys::mmap(0, WORK_BYTES, 3, flags, None, 0) }.ok()
 }
 
 /// Called by `_start`: where the stub's own stack may begin. The block at `sp` moves down by as much as the strings that
@@ -90,7 +90,7 @@ fn work_area() -> Option<usize> {
 /// of the stack that is touched is a page fault.
 extern "C" fn working_stack(sp: usize) -> usize {
     if let Some(start) = work_area() {
-        return start + WORK_BYTES - START_MAX.next_multiple_of(16);
+        return start + WORK_BYTES - WORK_START_BYTES;
     }
     let start_bytes = match start_fd(&Stack::parse(sp)) {
         Some(fd) => sys::readable_bytes(fd).min(START_MAX),
@@ -267,10 +267,10 @@ extern "C" fn go_on(from: &Handover) -> ! {
         let session = session_record();
         (session.first_fd..=session.last_fd).for_each(|number| sys::close(Fd(number as usize)));
     }
-    let work_start = boot_base - WORK_BYTES;
-    let is_in_work_area = (&raw const stack as usize).wrapping_sub(work_start) < WORK_BYTES;
+    // mmap(2) keeps far more away from the stack (`MIN_GAP`, mm/util.c) than the stub takes of it.
+    let is_in_work_area = from.stack.sp.wrapping_sub(room) >= WORK_BYTES;
     let (unmap, len) = match is_in_work_area {
-        true => (work_start, WORK_BYTES),
+        true => (room + WORK_START_BYTES - WORK_BYTES, WORK_BYTES),
         // A range of no bytes is refused.
         false => (1, 0),
     };

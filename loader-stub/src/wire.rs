@@ -217,7 +217,7 @@ pub const ACTIONS: u64 = 4096;
 
 /// What every program of a session shares: the stub with this record at [`SESSION_RECORD`] is the *resident* memfd, mapped as
 /// one read-only, executable piece, beside the stack, where there are page tables already. A program is started by executing
-/// the *boot* memfd, which has nothing but the same code, linked to the base. That goes once the resident one is mapped: the
+/// the *boot* memfd, which has nothing but the same code. That goes once the resident one is mapped: the
 /// kernel changes `/proc/self/exe` only when no page of the executed file is mapped any more (`replace_mm_exe_file()`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]

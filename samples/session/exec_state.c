@@ -300,6 +300,14 @@ static void small_stack(rlim_t kib) {
 }
 //# small-stack-12: ; exit 7
 SCENARIO(small_stack_12) { small_stack(12); }
+// The stub takes more than is left.
+//# small-stack-filled: ; exit 7
+SCENARIO(small_stack_filled) {
+    static char long_one[3000];
+    memset(long_one, 'e', sizeof long_one - 1);
+    need(!setrlimit(RLIMIT_STACK, &(struct rlimit){12 << 10, 12 << 10}));
+    execve("/elf/right", ARGS("x"), (char *[]){long_one, NULL});
+}
 //# small-stack-16: ; exit 7
 SCENARIO(small_stack_16) { small_stack(16); }
 //# small-stack-63: ; exit 7

@@ -46,10 +46,11 @@ pub fn make_executable_memfd() -> Result<()> {
 /// # Errors
 /// See [`seal_memfd`].
 pub fn execute_memfd() -> Result<()> {
-    let boot = whole::boot_memfd(&sys::wire::Boot {
+    let boot = sys::wire::Boot {
         resident_len: sys::wire::PART,
         ..Default::default()
-    })?;
+    };
+    let boot = whole::boot_memfd(&boot, None)?;
     let ended = sys::in_child(|| {
         // It complains that there is no session.
         if let Ok(null) = rustix::fs::open("/dev/null", OFlags::WRONLY, rustix::fs::Mode::empty()) {

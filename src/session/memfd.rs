@@ -195,7 +195,7 @@ fn header(base: Option<u64>, segments: &[Segment], stack_exec: Option<bool>) -> 
         if !WIDE {
             word(&mut elf, flags);
         }
-        // No more than every kernel's pages are: what asks for more is mapped twice to find it (Linux 6.13).
+        // No more than every kernel's pages are: what asks for more newer kernels map twice, to find it.
         addr(&mut elf, if kind == PT_LOAD { 4096 } else { 16 });
     }
     elf

@@ -19,7 +19,7 @@ use rustix::process::{Resource, getrlimit};
 use super::filter::{self, filter};
 use super::index::Index;
 use super::memfd::{self, R, Segment, X};
-use super::{SESSION_STUB, addresses_are_randomized, image_map};
+use super::{SESSION_STUB, STUB_BASE, addresses_are_randomized, image_map};
 use crate::access;
 use crate::backing::{Backing, FileIdentity, NoCow};
 use crate::cramfs::{Image, show_path};
@@ -219,11 +219,13 @@ fn try_begin(
     let tables = Tables::of_session(image, &descriptor.name, begin, kept);
     let [text_truncated, text_changed, text_server] = tables.texts_at();
     let resident_len = tables.resident_len();
-    let boot = boot_memfd(&wire::Boot {
+    let boot = wire::Boot {
         boot_fd: boot_fd as u64,
         resident_fd: resident_fd as u64,
         resident_len,
-    })?;
+    };
+    let has_memory_map = sys::has_memory_map();
+    let boot = boot_memfd(&boot, (!has_memory_map).then_some(STUB_BASE))?;
     let stat = rustix::fs::fstat(&boot).map_err(|err| Error::failed(format!("fstat: {err}")))?;
     let view = rustix::fs::stat("/").map_err(|err| Error::failed(format!("stat /: {err}")))?;
     let session = wire::Session {
@@ -237,7 +239,7 @@ fn try_begin(
         boot_ino: stat.st_ino,
         exe_fd: exe_fd as u64,
         image_fd: image_fd as u64,
-        starts_by_args: u64::from(sys::has_memory_map()),
+        starts_by_args: u64::from(has_memory_map),
         image_reopen: u64::from(descriptor.reopen),
         image_map: descriptor.map,
         text_truncated,
@@ -433,15 +435,17 @@ impl Tables {
     }
 }
 
-/// Nothing but the stub.
-pub(super) fn boot_memfd(boot: &wire::Boot) -> Result<File> {
+/// Nothing but the stub. The kernel may place it, unless nobody can tell it where the break shall be: it would be where programs
+/// go, or where the stack grows (`load_elf_binary()`, of a loader).
+pub(super) fn boot_memfd(boot: &wire::Boot, base: Option<u64>) -> Result<File> {
     let code = Segment {
         flags: R | X,
+        addr: base.unwrap_or(0),
         len_bytes: wire::CODE + SESSION_STUB.len() as u64,
         ..Segment::default()
     };
     // The stub makes the stack executable for those that want it.
-    let mut elf = memfd::executable(SESSION_STUB, None, &[code], Some(false));
+    let mut elf = memfd::executable(SESSION_STUB, base, &[code], Some(false));
     elf.splice(
         wire::BOOT as usize..wire::CODE as usize,
         sys::bytes_of(boot).iter().copied(),
@@ -473,17 +477,22 @@ mod tests {
 
     #[test]
     fn the_boot_memfd_is_the_stub_and_no_more() {
-        let boot = boot_memfd(&wire::Boot::default()).unwrap();
-        let mut bytes = vec![0; boot.metadata().unwrap().len() as usize];
-        boot.read_exact_at(&mut bytes, 0).unwrap();
-        let elf = goblin::elf::Elf::parse(&bytes).unwrap();
-        let loads: Vec<_> = elf
-            .program_headers
-            .iter()
-            .filter(|phdr| phdr.p_type == goblin::elf::program_header::PT_LOAD)
-            .map(|phdr| (phdr.p_vaddr, phdr.p_filesz, phdr.p_memsz, phdr.p_flags))
-            .collect();
-        let len = bytes.len() as u64;
-        assert_eq!(loads, [(0, len, len, R | X)]);
+        use goblin::elf::header::{ET_DYN, ET_EXEC};
+        for (base, kind, addr) in [(None, ET_DYN, 0), (Some(STUB_BASE), ET_EXEC, STUB_BASE)] {
+            let boot = boot_memfd(&wire::Boot::default(), base).unwrap();
+            let mut bytes = vec![0; boot.metadata().unwrap().len() as usize];
+            boot.read_exact_at(&mut bytes, 0).unwrap();
+            let elf = goblin::elf::Elf::parse(&bytes).unwrap();
+            let loads: Vec<_> = elf
+                .program_headers
+                .iter()
+                .filter(|phdr| phdr.p_type == goblin::elf::program_header::PT_LOAD)
+                .map(|phdr| (phdr.p_vaddr, phdr.p_filesz, phdr.p_memsz, phdr.p_flags))
+                .collect();
+            let len = bytes.len() as u64;
+            assert_eq!(loads, [(addr, len, len, R | X)]);
+            assert_eq!(elf.header.e_type, kind);
+            assert_eq!(elf.entry, addr + wire::CODE);
+        }
     }
 }

@@ -14,7 +14,7 @@ mod registers;
 pub use registers::{RED_ZONE_BYTES, WayBack};
 pub use this::*;
 
-/// Where this copy of the stub is mapped: the linker's base for the one that is executed.
+/// Where this copy of the stub is mapped: at the linker's base, if it was executed as what is linked.
 pub fn stub_base() -> usize {
     start_address() - crate::wire::CODE as usize
 }
