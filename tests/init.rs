@@ -189,7 +189,7 @@ fn boots(name: &str, end: &str) {
     };
     let files = ballast(&ready);
     let said = ready.boot(&format!("{name}-init"), "xip.log=debug", &files, &[]);
-    assert_passes(&said, name, 19, end);
+    assert_passes(&said, name, 20, end);
 }
 
 /// Files of the initramfs that are to be freed: so much that it is seen.
@@ -265,7 +265,7 @@ fn without_a_feature_the_system_starts_with_what_is_possible() {
     boot(
         "set-mm",
         &[NO_SET_MM],
-        19,
+        20,
         &[
             "/proc/self/exe cannot be set: prctl(2) PR_SET_MM_MAP",
             "CONFIG_CHECKPOINT_RESTORE",

@@ -6,7 +6,7 @@
 use crate::image;
 use crate::session_record;
 use crate::sys::{self, Errno, Fd};
-use crate::wire::{File, IMAGE_NO_COW, Run, Session};
+use crate::wire::{File, IMAGE_MEM, IMAGE_NO_COW, Run, Session};
 
 const PROT_WRITE: usize = 2;
 const MAP_TYPE: usize = 0xf;
@@ -60,9 +60,26 @@ pub fn open(file: Option<&'static File>) -> Option<Direct> {
     let fd = Fd(session.image_fd as usize);
     let image = match session.image_reopen {
         0 => fd,
-        _ => sys::reopen(fd).ok()?,
+        _ => open_mem(session, fd).or_else(|| sys::reopen(fd).ok())?,
     };
     Some((file, image))
+}
+
+/// Opens /dev/mem by its name, if that is what the image's descriptor is: by /proc/self/fd each process would have two inodes
+/// there and their names, 2 KiB for as long as it lives. The right to open is asked for in the same way.
+#[inline(never)]
+fn open_mem(session: &Session, fd: Fd) -> Option<Fd> {
+    if session.image_map.flags & IMAGE_MEM == 0 {
+        return None;
+    }
+    let mem = sys::open(b"/dev/mem\0").ok()?;
+    let file = |fd| sys::statx(fd).ok().map(|stat| (stat.dev, stat.ino));
+    let is_it = file(mem).is_some_and(|mem| file(fd) == Some(mem));
+    if !is_it {
+        sys::close(mem);
+        return None;
+    }
+    Some(mem)
 }
 
 #[inline(never)]

@@ -53,6 +53,8 @@ pub const IMAGE_WHOLE: u64 = 4;
 /// What is writable is not mapped from it, but from the program's own descriptor. Why is for reports: a number above
 /// [`IMAGE_NO_COW_WHY`].
 pub const IMAGE_NO_COW: u64 = 8;
+/// It is /dev/mem, as a rule to be found by that name.
+pub const IMAGE_MEM: u64 = 16;
 /// See [`IMAGE_NO_COW`]: how many bits above.
 pub const IMAGE_NO_COW_WHY: u32 = 8;
 

@@ -488,28 +488,31 @@ impl Image {
                 missing.fill(0);
                 self.read_exact_at(stored, at.0)
             }
-            Block::Compressed { at, len_bytes } => {
-                // On the stack: a program has hundreds of blocks, and every start of it may inflate them all.
-                let mut stream = [0; MAX_STREAM_BYTES];
-                let stream = stream.get_mut(..len_bytes as usize).ok_or_else(|| {
-                    Error::bad_image(format!("compressed block at {at}: {len_bytes} bytes"))
-                })?;
-                self.read_exact_at(stream, at.0)?;
-                let fail =
-                    |what: &str| Error::bad_image(format!("compressed block at {at}: {what}"));
-                if buf.len() == BLOCK_BYTES as usize {
-                    let len = inflate(stream, buf).map_err(fail)?;
-                    buf.get_mut(len..).unwrap_or_default().fill(0);
-                    return Ok(());
-                }
-                let mut page = [0; BLOCK_BYTES as usize];
-                inflate(stream, &mut page).map_err(fail)?;
-                for (to, from) in buf.iter_mut().zip(page) {
-                    *to = from;
-                }
-                Ok(())
-            }
+            Block::Compressed { at, len_bytes } => self.read_compressed(at, len_bytes, buf),
         }
+    }
+
+    /// Apart from the others, which need no such room on the stack. It is there because a program has hundreds of blocks, and
+    /// every start of it may inflate them all.
+    #[inline(never)]
+    fn read_compressed(&self, at: ImageOffset, len_bytes: u32, buf: &mut [u8]) -> Result<()> {
+        let fail = |what: &str| Error::bad_image(format!("compressed block at {at}: {what}"));
+        let mut stream = [0; MAX_STREAM_BYTES];
+        let stream = stream
+            .get_mut(..len_bytes as usize)
+            .ok_or_else(|| fail(&format!("{len_bytes} bytes")))?;
+        self.read_exact_at(stream, at.0)?;
+        if buf.len() == BLOCK_BYTES as usize {
+            let len = inflate(stream, buf).map_err(fail)?;
+            buf.get_mut(len..).unwrap_or_default().fill(0);
+            return Ok(());
+        }
+        let mut page = [0; BLOCK_BYTES as usize];
+        inflate(stream, &mut page).map_err(fail)?;
+        for (to, from) in buf.iter_mut().zip(page) {
+            *to = from;
+        }
+        Ok(())
     }
 
     /// The whole contents of a file or link.

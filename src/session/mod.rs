@@ -54,6 +54,7 @@ fn image_map(backing: &Backing, data: Result<(), NoCow>) -> wire::ImageMap {
         (window.shared_only, wire::IMAGE_SHARED),
         (window.whole_only, wire::IMAGE_WHOLE),
         (data.is_err(), wire::IMAGE_NO_COW),
+        (backing.path() == "/dev/mem", wire::IMAGE_MEM),
     ];
     let why = data.err().and_then(|why| {
         let number = NoCow::ALL.iter().position(|&other| other == why)?;

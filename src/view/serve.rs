@@ -21,6 +21,7 @@ use crate::backing::Backing;
 use crate::cramfs::Image;
 use crate::error::{Error, Result};
 use crate::sys;
+use crate::units::PageSize;
 
 /// `argv[0]` of a server that the whole system rests on.
 pub const SYSTEM_SERVER: &str = "@xip-view";
@@ -123,7 +124,7 @@ pub(super) fn give_up_rights() -> rustix::io::Result<()> {
 }
 
 /// Says that it is ready, waits until the image is mounted (before, read(2) of the device fails), and serves. If the mount
-/// fails the other end of `mounted` is closed.
+/// fails the other end of `mounted` is closed. It is a whole system's, whose RAM counts more than the time of a page fault.
 pub(super) fn serve_when_mounted(
     image: Image,
     device: OwnedFd,
@@ -131,9 +132,10 @@ pub(super) fn serve_when_mounted(
     mounted: OwnedFd,
 ) -> Result<()> {
     let fail = |err: std::io::Error| Error::failed(format!("the server: {err}"));
+    let page = PageSize::of_running_kernel()?;
     give_up_rights().map_err(|err| fail(err.into()))?;
     File::from(ready).write_all(b"!").map_err(fail)?;
     File::from(mounted).read_exact(&mut [0]).map_err(fail)?;
     sys::retire_arena();
-    Server::new(image).serve(device).map_err(fail)
+    Server::new(image).sparing(page).serve(device).map_err(fail)
 }

@@ -44,6 +44,8 @@ pub struct Server {
     /// The kernel asked for no OPEN, no OPENDIR.
     no_open: bool,
     no_opendir: bool,
+    /// How far the kernel may read ahead, bytes.
+    readahead_bytes: u32,
     /// Where the last READDIR ended: the number of the cursor's next entry.
     reading: Option<(u64, Cursor)>,
     /// What is read, if that is to be known.
@@ -58,6 +60,7 @@ impl Server {
             reply: Reply::default(),
             no_open: false,
             no_opendir: false,
+            readahead_bytes: READAHEAD_BYTES,
             reading: None,
             recorder: None,
         }
@@ -67,6 +70,16 @@ impl Server {
     pub fn recording(self, page: PageSize) -> Self {
         Self {
             recorder: Some(Recorder::new(page)),
+            readahead_bytes: 0,
+            ..self
+        }
+    }
+
+    /// The same, but only pages that are touched come into RAM, as from the kernel's own cramfs in flash (`mtd_bdi`). Each is a
+    /// request; but read(2) of more than one still brings all of them at once, which it would not without any readahead.
+    pub fn sparing(self, page: PageSize) -> Self {
+        Self {
+            readahead_bytes: page.bytes() as u32,
             ..self
         }
     }
@@ -176,10 +189,7 @@ impl Server {
             self.reply.room(56);
             return Ok(());
         }
-        self.reply.u32(match self.recorder {
-            None => readahead.min(READAHEAD_BYTES),
-            Some(_) => 0,
-        });
+        self.reply.u32(readahead.min(self.readahead_bytes));
         self.reply.u32(flags);
         self.reply.u32(0); // max_background, congestion_threshold: the kernel's own
         self.reply.u32(MAX_WRITE_BYTES);

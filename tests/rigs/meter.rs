@@ -1,5 +1,6 @@
 //! The first process of a machine on which nothing else runs: measures what shells cost in RAM, and turns the machine off.
-//! It shares no page with them. Built by tests/proof.rs, for each architecture.
+//! It shares no page with them. It says the KiB of the first one, those of each further one, and how many other threads have
+//! come meanwhile: the kernel starts some of its own now and then, and each has a stack. Built by tests/proof.rs, for each architecture.
 
 #[path = "mount.rs"]
 mod mount;
@@ -44,6 +45,13 @@ fn settled_kib() -> i64 {
     values[2]
 }
 
+/// How many threads there are, the kernel's too: proc_loadavg(5).
+fn threads() -> i64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let (_, after) = text.split_once('/').unwrap();
+    after.split(' ').next().unwrap().parse().unwrap()
+}
+
 /// A shell that waits for its first command. The environment is everywhere the same, however this process came to be: one
 /// without PWD has to find out where it is, which takes a page.
 fn shell() -> Child {
@@ -60,6 +68,7 @@ fn main() {
     // What the first of a measurement takes for itself.
     settled_kib();
     let before = settled_kib();
+    let threads_before = threads();
     let mut shells = vec![shell()];
     let with_one = settled_kib();
     for _ in 0..FURTHER {
@@ -68,7 +77,8 @@ fn main() {
     }
     let with_all = settled_kib();
     let further = (with_one - with_all) as f64 / FURTHER as f64;
-    println!("METER: {} {further:.1}", before - with_one);
+    let others = threads() - threads_before - shells.len() as i64;
+    println!("METER: {} {further:.1} {others}", before - with_one);
     sleep(Duration::from_millis(200));
     // SAFETY: RB_POWER_OFF.
     unsafe { reboot(0x4321_fedc) };
