@@ -1,9 +1,5 @@
 //! Runs a rig: QEMU, from its start to its end, and what the machine says on its serial line meanwhile.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "tests/rigs.rs is a crate of its own"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test is a crate of its own")]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
