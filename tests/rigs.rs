@@ -1,53 +1,34 @@
-//! Boards: kernels of Debian's in emulated machines, with the image in memory-mapped flash. Each of tests/rigs/*.rig boots
-//! with an initramfs that holds the image against tests/rigs/acceptance.sh, and turns itself off.
+//! Boards: kernels of Debian's in emulated machines, with the image in memory-mapped flash.
 //!
-//! `tests/rigs/run NAME` fetches what is needed and runs one. What the machine said is kept in target/tmp/rigs/logs.
+//! `tests/rigs/run NAME` fetches what is needed and runs one. What the machine said is kept in target/tmp/rigs/logs. They
+//! are all of one crate: its tests keep all processors busy to the end, and in the order of their names those that take
+//! longest come first.
 
+#[path = "rigs/acceptance.rs"]
+mod acceptance;
 #[path = "rigs/mod.rs"]
 mod boards;
+#[path = "rigs/calls.rs"]
+mod calls;
 #[path = "common/mod.rs"]
 mod common;
+#[path = "common/deny.rs"]
+mod deny;
+#[path = "rigs/init.rs"]
+mod init;
 #[path = "common/launch.rs"]
 mod launch;
 #[path = "common/release.rs"]
 mod release;
+#[path = "common/session_limits.rs"]
+mod session_limits;
+#[path = "common/session_lines.rs"]
+mod session_lines;
+#[path = "common/stored.rs"]
+mod stored;
 
-use boards::possible::{Ground, cache, log};
-use boards::{machine, rig, system};
-
-/// A test for each.
-macro_rules! rigs {
-    ($($(#[$attribute:meta])? $test:ident: $name:literal,)*) => {
-        const RIGS: &[&str] = &[$($name),*];
-        $(
-            #[test]
-            $(#[$attribute])?
-            fn $test() {
-                boots($name);
-            }
-        )*
-    };
-}
-
-rigs! {
-    aarch64_16k_dax: "aarch64-16k-dax",
-    #[ignore = "Debian has no such kernel: bring one, see tests/rigs/rig.rs"]
-    aarch64_64k: "aarch64-64k",
-    aarch64_dax_nor: "aarch64-dax-nor",
-    armv7_a9_nor: "armv7-a9-nor",
-    armv7_nor: "armv7-nor",
-    riscv64_ram: "riscv64-ram",
-    x86_64_dax: "x86_64-dax",
-    x86_64_devices: "x86_64-devices",
-    x86_64_nor: "x86_64-nor",
-    x86_64_ram: "x86_64-ram",
-    x86_64_virtio_pmem: "x86_64-virtio-pmem",
-}
-
-#[test]
-fn every_rig_is_a_test() {
-    assert_eq!(rig::names(), RIGS);
-}
+use boards::machine;
+use common::image_bytes;
 
 #[test]
 fn a_machines_faults_are_seen() {
@@ -74,21 +55,5 @@ fn a_machines_faults_are_seen() {
         "RIG: end: 0 passed, 0 failed\n",
     ] {
         assert_eq!(machine::faults_of(log).len(), 1, "{log}");
-    }
-}
-
-#[track_caller]
-fn boots(name: &str) {
-    let Some(Ground { rig, programs, dir }) = Ground::new(name) else {
-        return;
-    };
-    let system = system::make(&rig, &cache(), &programs, dir.path());
-    let outcome = machine::boot(&rig, &system, dir.path(), &log(name));
-    if !outcome.faults.is_empty() {
-        panic!("{}\n{name}: {}\n", outcome.log, outcome.faults.join("\n"));
-    }
-    let ours = outcome.log.lines().filter(|line| line.starts_with("RIG: "));
-    for line in ours {
-        println!("{name}: {}", &line["RIG: ".len()..]);
     }
 }

@@ -44,56 +44,68 @@ pub fn launcher() -> Option<PathBuf> {
 
 /// The same for another.
 pub fn launcher_for(target: Target) -> Option<PathBuf> {
-    let programs = build(target, &["--bin", "xip-run"])?;
-    Some(programs.join("xip-run"))
+    is_installed(target).then(|| {
+        build(&[target], &["--bin", "xip-run"]);
+        directory_of(target).join("xip-run")
+    })
 }
 
-/// Builds all programs for a target; the directory that they are in.
-pub fn programs(target: Target) -> Option<PathBuf> {
-    build(target, &["--bins"])
+/// Builds all programs for those targets that are installed; that one is not is said.
+pub fn build_programs(targets: &[Target]) {
+    let mut targets = targets.to_vec();
+    targets.retain(|&target| is_installed(target));
+    if !targets.is_empty() {
+        build(&targets, &["--bins"]);
+    }
 }
 
-fn build(target: Target, which: &[&str]) -> Option<PathBuf> {
-    let Target {
-        name: target,
-        linker,
-        rustflags,
-    } = target;
+/// Can it be built for? If not, says why.
+pub fn is_installed(target: Target) -> bool {
+    let Target { name, linker, .. } = target;
     let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
     let libraries = Command::new(rustc)
-        .args(["--print=target-libdir", "--target", target])
+        .args(["--print=target-libdir", "--target", name])
         .output()
         .unwrap();
     if !Path::new(String::from_utf8_lossy(&libraries.stdout).trim()).is_dir() {
         skip(&format!(
-            "{target} is not installed (rustup target add {target})"
+            "{name} is not installed (rustup target add {name})"
         ));
-        return None;
+        return false;
     }
     // rustc brings its own.
-    if linker != "rust-lld" && !have(linker) {
-        return None;
-    }
-    // A directory of its own: cargo holds a lock on the one that this test was built in.
-    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("size");
-    let variable = |name: &str| {
-        let target = target.to_uppercase().replace('-', "_");
-        format!("CARGO_TARGET_{target}_{name}")
-    };
-    let output = Command::new(env!("CARGO"))
+    linker == "rust-lld" || have(linker)
+}
+
+/// Where the target's programs are, once they are built.
+pub fn directory_of(target: Target) -> PathBuf {
+    target_dir().join(target.name).join("release")
+}
+
+/// A directory of its own: cargo holds a lock on the one that this test was built in.
+fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("size")
+}
+
+fn build(targets: &[Target], which: &[&str]) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--release"])
         .args(which)
-        .args(["--target", target, "--target-dir"])
-        .arg(&to)
-        .env(variable("LINKER"), linker)
-        .env(variable("RUSTFLAGS"), rustflags)
-        .output()
-        .unwrap();
+        .arg("--target-dir")
+        .arg(target_dir());
+    for target in targets {
+        let name = target.name.to_uppercase().replace('-', "_");
+        cargo
+            .args(["--target", target.name])
+            .env(format!("CARGO_TARGET_{name}_LINKER"), target.linker)
+            .env(format!("CARGO_TARGET_{name}_RUSTFLAGS"), target.rustflags);
+    }
+    let output = cargo.output().unwrap();
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    Some(to.join(target).join("release"))
 }

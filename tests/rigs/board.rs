@@ -1,9 +1,5 @@
 //! What a board boots with when xip-run is its first process: the recipe in samples/boards/NAME, just as it is there.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the tests of rigs are crates of their own"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test is a crate of its own")]
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};

@@ -1,5 +1,5 @@
 //! Started in the place of /init: takes from the system what the seccomp filter in /filter says, as if the kernel did
-//! not have it, and becomes /init. Built by tests/init.rs.
+//! not have it, and becomes /init. Built by tests/rigs/init.rs.
 
 use std::ffi::{c_int, c_ulong};
 use std::os::unix::process::CommandExt;

@@ -1,10 +1,6 @@
 //! Writes an initramfs: a cpio archive in the "newc" format, Linux's Documentation/driver-api/early-userspace/buffer-format.rst.
 //! Everything is root's, whoever writes it.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "tests/rigs.rs is a crate of its own"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test is a crate of its own")]
 
 use std::fs;
 use std::io::{self, Write};

@@ -19,11 +19,7 @@
 //! | Also | the same of another way to the image; may be repeated |
 //! | Refused | what `--image` is given that can be read but not executed, and what is said of it; may be repeated |
 //! | Failing | what `--image` is given where no image is found, and what is said of it; may be repeated |
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "tests/rigs.rs is a crate of its own"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test is a crate of its own")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,7 +36,8 @@ pub struct Arch {
     pub console: &'static str,
 }
 
-const ARCHES: [Arch; 4] = [
+/// All of them.
+pub const ARCHES: [Arch; 4] = [
     Arch {
         name: "x86_64",
         debian: "amd64",

@@ -1,9 +1,5 @@
 //! What a rig boots with: the tree that its image is made of, its initramfs, its flash.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "tests/rigs.rs is a crate of its own"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test is a crate of its own")]
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};

@@ -1,30 +1,19 @@
 //! xip-run as the first process of a system: every recipe of samples/boards boots as it is, its init is busybox's, and
 //! everything is in place. What goes wrong ends in a message.
 //!
-//! `tests/rigs/run NAME-init` fetches what is needed and runs one. What the machine said is kept in
-//! target/tmp/rigs/logs.
-
-#[path = "rigs/mod.rs"]
-mod boards;
-#[path = "common/mod.rs"]
-mod common;
-#[path = "common/deny.rs"]
-mod deny;
-#[path = "common/launch.rs"]
-mod launch;
-#[path = "common/release.rs"]
-mod release;
+//! `tests/rigs/run NAME-init` runs one.
 
 use std::fs;
 use std::path::Path;
 
-use boards::board::Board;
-use boards::machine::Machine;
-use boards::possible::{Ground, cache, log, possible};
-use boards::rig::Rig;
-use boards::system::System;
-use boards::{board, machine, rig};
-use deny::{Deny, NO_PRCTL_SECCOMP, NO_SECCOMP, NO_SET_MM};
+use super::boards::board::Board;
+use super::boards::machine::Machine;
+use super::boards::possible::{Ground, cache, log, possible};
+use super::boards::rig::Rig;
+use super::boards::system::System;
+use super::boards::{board, machine, rig};
+use super::deny::{self, Deny, NO_PRCTL_SECCOMP, NO_SECCOMP, NO_SET_MM};
+use super::launch::skip;
 
 /// Memory of a machine, unless its rig has its own.
 const MEMORY_KIB: u64 = 512 << 10;
@@ -221,57 +210,56 @@ fn assert_passes(said: &str, name: &str, checks: usize, end: &str) {
     assert!(said.contains(last_word), "{said}");
 }
 
-/// What the kernel lacks it is made to lack, from before the first process on.
 #[test]
-fn without_a_feature_the_system_starts_with_what_is_possible() {
+fn without_seccomp_the_system_starts_with_what_is_possible() {
+    let lost = [
+        "no seccomp filter: seccomp(2)",
+        "CONFIG_SECCOMP_FILTER",
+        "only the init itself is in place, and it can end the view's server",
+    ];
+    boots_without("seccomp", &[NO_SECCOMP, NO_PRCTL_SECCOMP], 11, &lost);
+}
+
+#[test]
+fn without_set_mm_the_system_starts_with_what_is_possible() {
+    let lost = [
+        "/proc/self/exe cannot be set: prctl(2) PR_SET_MM_MAP",
+        "CONFIG_CHECKPOINT_RESTORE",
+        "going on: in a session /proc/self/exe is the stub",
+    ];
+    boots_without("set-mm", &[NO_SET_MM], 20, &lost);
+}
+
+/// What the kernel lacks it is made to lack, from before the first process on: then so many checks pass, and it is said what
+/// is lost.
+#[track_caller]
+fn boots_without(what: &str, deny: &[Deny], checks: usize, lost: &[&str]) {
     if cfg!(not(target_arch = "x86_64")) {
-        return launch::skip("the filters are of this machine's system calls, not of the board's");
+        return skip("the filters are of this machine's system calls, not of the board's");
     }
     let Some(ready) = Ready::new(FAILING, "poweroff") else {
         return;
     };
     let lacks = ready.ground.helper("lacks");
     let filter = ready.path().join("filter");
-    let boot = |name: &str, deny: &[Deny], checks: usize, lost: &[&str]| {
-        fs::write(&filter, deny::filter(deny).concat()).unwrap();
-        let files = format!(
-            "file /lacks {} 0755 0 0\nfile /filter {} 0644 0 0\n{}",
-            lacks.display(),
-            filter.display(),
-            ballast(&ready)
-        );
-        let words = format!("rdinit=/lacks lacks={name}");
-        let name = format!("{FAILING}-init-without-{name}");
-        let said = ready.boot(&name, &words, &files, &[]);
-        assert_passes(&said, &name, checks, "poweroff");
-        let lines = said.lines().filter(|line| line.starts_with("xip-run: "));
-        let lines: Vec<&str> = lines.collect();
-        assert_eq!(lines.len(), 1, "{lines:#?}");
-        for what in lost {
-            assert!(lines[0].contains(what), "{what}: {}", lines[0]);
-        }
-        println!("{}", lines[0]);
-    };
-    boot(
-        "seccomp",
-        &[NO_SECCOMP, NO_PRCTL_SECCOMP],
-        11,
-        &[
-            "no seccomp filter: seccomp(2)",
-            "CONFIG_SECCOMP_FILTER",
-            "only the init itself is in place, and it can end the view's server",
-        ],
+    fs::write(&filter, deny::filter(deny).concat()).unwrap();
+    let files = format!(
+        "file /lacks {} 0755 0 0\nfile /filter {} 0644 0 0\n{}",
+        lacks.display(),
+        filter.display(),
+        ballast(&ready)
     );
-    boot(
-        "set-mm",
-        &[NO_SET_MM],
-        20,
-        &[
-            "/proc/self/exe cannot be set: prctl(2) PR_SET_MM_MAP",
-            "CONFIG_CHECKPOINT_RESTORE",
-            "going on: in a session /proc/self/exe is the stub",
-        ],
-    );
+    let words = format!("rdinit=/lacks lacks={what}");
+    let name = format!("{FAILING}-init-without-{what}");
+    let said = ready.boot(&name, &words, &files, &[]);
+    assert_passes(&said, &name, checks, "poweroff");
+    let lines = said.lines().filter(|line| line.starts_with("xip-run: "));
+    let lines: Vec<&str> = lines.collect();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    for what in lost {
+        assert!(lines[0].contains(what), "{what}: {}", lines[0]);
+    }
+    println!("{}", lines[0]);
 }
 
 /// The board that fails in every way: the fastest one.

@@ -1,22 +1,5 @@
 //! The probes of samples/session/ on other kernels and architectures: in emulated machines they do in a session what they
 //! do natively, as tests/session_calls.rs has it of this one. The boards are those of tests/rigs/*.rig; the image is in RAM.
-//!
-//! `tests/rigs/run` runs these too.
-
-#[path = "rigs/mod.rs"]
-mod boards;
-#[path = "common/mod.rs"]
-mod common;
-#[path = "common/launch.rs"]
-mod launch;
-#[path = "common/release.rs"]
-mod release;
-#[path = "common/session_limits.rs"]
-mod session_limits;
-#[path = "common/session_lines.rs"]
-mod session_lines;
-#[path = "common/stored.rs"]
-mod stored;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -24,13 +7,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use boards::possible::{Ground, cache, log};
-use boards::rig::Rig;
-use boards::system::System;
-use boards::{machine, newc, rig};
-use common::image_bytes;
-use launch::{compile_with, copy_program, have, interpreter, text};
-use session_lines::{differences, limits_of};
+use super::boards::possible::{Ground, cache, log};
+use super::boards::rig::Rig;
+use super::boards::system::System;
+use super::boards::{machine, newc, rig};
+use super::launch::{compile_with, copy_program, have, interpreter, text};
+use super::session_lines::{differences, limits_of};
+use super::stored;
 
 /// Probes, and how many scenarios each has at least: what one machine has the time for. (Two are left out: a
 /// storm of signals leaves an emulated processor no time for anything else, and all arguments of mmap(2) take minutes.)
