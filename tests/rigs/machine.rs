@@ -43,13 +43,12 @@ pub fn boot(rig: &Rig, system: &System, dir: &Path, log: &Path) -> Outcome {
         Some(tree) => Some(system.kernel.with_file_name("trees").join(tree)),
         None => (!rig.nodes.is_empty()).then(|| device_tree(rig, dir)),
     };
-    // Warnings are shown (a kernel's own are of level 4), and a panic is an end. What keeps a processor's secrets takes an
-    // emulated one much time: the kernel's own page tables empty its TLB at every system call. The recipes have them.
+    // Warnings are shown (a kernel's own are of level 4), and a panic is an end.
     let console = rig.arch.console;
     let machine = Machine {
         tree: tree.as_deref(),
         append: format!(
-            "console={console} panic=-1 loglevel=5 mitigations=off {} {}",
+            "console={console} panic=-1 loglevel=5 {} {}",
             rig.append, rig.beside
         ),
         memory_kib: 512 << 10,
