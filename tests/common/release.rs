@@ -1,8 +1,9 @@
-//! The launcher as it is put on a board: static, optimized.
+//! The programs as they are put on a board: static, optimized.
 #![allow(dead_code, unreachable_pub)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use super::launch::{have, skip};
 
@@ -37,26 +38,37 @@ pub const ARMV7: Target = Target {
     rustflags: "-Ctarget-feature=+crt-static,+thumb-mode",
 };
 
-/// Builds it for this machine; `None`, which is said, if its target is not installed.
-pub fn launcher() -> Option<PathBuf> {
-    launcher_for(X86_64)
-}
+const ALL: [Target; 4] = [X86_64, AARCH64, RISCV64, ARMV7];
 
-/// The same for another.
-pub fn launcher_for(target: Target) -> Option<PathBuf> {
-    is_installed(target).then(|| {
-        build(&[target], &["--bin", "xip-run"]);
-        directory_of(target).join("xip-run")
+/// Builds the launcher for this machine; `None`, which is said, if its target is not installed.
+pub fn launcher() -> Option<PathBuf> {
+    is_installed(X86_64).then(|| {
+        build(&[X86_64], &["--bin", "xip-run"]);
+        directory_of(X86_64).join("xip-run")
     })
 }
 
-/// Builds all programs for those targets that are installed; that one is not is said.
-pub fn build_programs(targets: &[Target]) {
-    let mut targets = targets.to_vec();
-    targets.retain(|&target| is_installed(target));
-    if !targets.is_empty() {
-        build(&targets, &["--bins"]);
+/// Builds all programs, once; the directory that they are in, or `None`, which is said, if that cannot be.
+///
+/// With those of all other targets: the end of a build, the optimization of one whole program, has one processor only, but
+/// those of several builds can be done at the same time. Who names the tests to run, as `tests/rigs/run NAME` does, need
+/// not wait for what they do not use.
+pub fn programs(target: Target) -> Option<PathBuf> {
+    static BUILT: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+    if !is_installed(target) {
+        return None;
     }
+    let mut built = BUILT.lock().expect("a build has failed");
+    if !built.contains(&target.name) {
+        let mut targets = ALL.to_vec();
+        if std::env::args().any(|word| word == "--exact") {
+            targets = vec![target];
+        }
+        targets.retain(|&target| is_installed(target));
+        build(&targets, &["--bins"]);
+        built.extend(targets.iter().map(|target| target.name));
+    }
+    Some(directory_of(target))
 }
 
 /// Can it be built for? If not, says why.
@@ -78,7 +90,7 @@ pub fn is_installed(target: Target) -> bool {
 }
 
 /// Where the target's programs are, once they are built.
-pub fn directory_of(target: Target) -> PathBuf {
+fn directory_of(target: Target) -> PathBuf {
     target_dir().join(target.name).join("release")
 }
 
@@ -88,11 +100,41 @@ fn target_dir() -> PathBuf {
 }
 
 fn build(targets: &[Target], which: &[&str]) {
+    let mut args = vec!["build", "--quiet", "--release"];
+    args.extend(which);
+    cargo(targets, &args);
+}
+
+/// Builds the library's unit tests, as fast as can be; `None`, which is said, if that cannot be.
+pub fn unit_tests(target: Target) -> Option<PathBuf> {
+    if !is_installed(target) {
+        return None;
+    }
+    let said = cargo(
+        &[target],
+        &[
+            "test",
+            "--quiet",
+            "--lib",
+            "--no-run",
+            "--message-format=json",
+            "--config=profile.dev.debug=0",
+            "--config=profile.dev.package.'*'.opt-level=0",
+        ],
+    );
+    let tests = said.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        Some(PathBuf::from(message["executable"].as_str()?))
+    });
+    Some(tests.expect("cargo names what it has built"))
+}
+
+/// Runs cargo for those targets; what it said on standard output.
+fn cargo(targets: &[Target], args: &[&str]) -> String {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--quiet", "--release"])
-        .args(which)
+        .args(args)
         .arg("--target-dir")
         .arg(target_dir());
     for target in targets {
@@ -108,4 +150,5 @@ fn build(targets: &[Target], which: &[&str]) {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -4,14 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
 use tempfile::TempDir;
 
-use super::rig::{ARCHES, Rig, directory};
+use super::rig::{Rig, directory};
 use super::system::run;
 use crate::launch::skip;
-use crate::release::Target;
 use crate::{common, release};
 
 /// Where tests/rigs/fetch puts what it fetches.
@@ -58,7 +56,7 @@ impl Ground {
         if !possible(&rig) {
             return None;
         }
-        let programs = programs(rig.arch.target)?;
+        let programs = release::programs(rig.arch.target)?;
         let dir = tempfile::Builder::new()
             .prefix(&rig.name)
             .tempdir_in(cache())
@@ -84,30 +82,6 @@ impl Ground {
             .arg(directory().join(format!("{name}.rs"))));
         to
     }
-}
-
-/// Builds the programs, once; the directory that they are in, or `None`, which is said, if that cannot be.
-///
-/// With those of all other boards: the end of a build, the optimization of one whole program, has one processor only, but
-/// those of several builds can be done at the same time. Who names the tests to run, as `tests/rigs/run NAME` does, need
-/// not wait for what they do not use.
-fn programs(target: Target) -> Option<PathBuf> {
-    static BUILT: Mutex<Vec<&str>> = Mutex::new(Vec::new());
-    if !release::is_installed(target) {
-        return None;
-    }
-    let mut built = BUILT.lock().expect("a build has failed");
-    if !built.contains(&target.name) {
-        let some = std::env::args().any(|word| word == "--exact");
-        let targets = if some {
-            vec![target]
-        } else {
-            ARCHES.map(|arch| arch.target).to_vec()
-        };
-        release::build_programs(&targets);
-        built.extend(targets.iter().map(|target| target.name));
-    }
-    Some(release::directory_of(target))
 }
 
 /// Where what a machine says is kept.
