@@ -62,6 +62,8 @@ type Verdicts = BTreeMap<String, Verdict>;
 /// A tree and its image.
 struct Theatre {
     dir: TempDir,
+    /// Sessions look at headers as they do where the image is flash.
+    is_flash: bool,
 }
 
 impl Theatre {
@@ -71,7 +73,10 @@ impl Theatre {
             .prefix("xip-run-test-")
             .tempdir()
             .unwrap();
-        let theatre = Self { dir };
+        let theatre = Self {
+            dir,
+            is_flash: false,
+        };
         let root = theatre.root();
         for dir in ["proc", "dev", "sys", "tmp", "bin", "interp", name] {
             fs::create_dir_all(root.join(dir)).unwrap();
@@ -135,6 +140,9 @@ impl Theatre {
     fn session(&self, dir: &str, limits: &[&str]) -> Verdicts {
         let mut command = chroot::session(&self.image(), &self.tmp());
         command.arg("/bin/verdicts").args(limits);
+        if self.is_flash {
+            command.env("XIP_AS_FLASH", "1");
+        }
         verdicts(command.args(["", dir]))
     }
 
@@ -280,6 +288,18 @@ fn files_by_hand() {
         return;
     }
     let theatre = Theatre::new("hand", &elf_cases::cases());
+    assert_none(&all_differences(&theatre, "hand", 1, &[]));
+}
+
+#[test]
+fn files_by_hand_from_flash() {
+    if !can_test() {
+        return;
+    }
+    let theatre = Theatre {
+        is_flash: true,
+        ..Theatre::new("hand", &elf_cases::cases())
+    };
     assert_none(&all_differences(&theatre, "hand", 1, &[]));
 }
 

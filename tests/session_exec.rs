@@ -175,14 +175,23 @@ Session)
 esac
 "#;
 
+/// How a session gets at the headers of programs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Headers {
+    Read,
+    /// As it does where the image is flash.
+    Mapped,
+}
+
 /// A stage whose image has the drivers.
 struct Theatre {
     stage: Stage,
     xip_run: PathBuf,
+    headers: Headers,
 }
 
 impl Theatre {
-    fn new(linked: Linked, drivers: &[&str]) -> Self {
+    fn new(linked: Linked, headers: Headers, drivers: &[&str]) -> Self {
         let stage = Stage::new();
         // For those who are nobody.
         fs::set_permissions(stage.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -195,7 +204,11 @@ impl Theatre {
         let xip_run = stage.path().join("xip-run");
         copy_program(Path::new(XIP_RUN), &xip_run);
         fs::set_permissions(&xip_run, fs::Permissions::from_mode(0o755)).unwrap();
-        Self { stage, xip_run }
+        Self {
+            stage,
+            xip_run,
+            headers,
+        }
     }
 
     /// The lines that a driver prints.
@@ -224,6 +237,9 @@ impl Theatre {
             command.arg("/bin/sh");
         }
         command.arg(format!("/drivers/{driver}")).args(args);
+        if self.headers == Headers::Mapped {
+            command.env("XIP_AS_FLASH", "1");
+        }
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -351,7 +367,7 @@ fn contradictions(native: &[String], known: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn programs_of(linked: Linked) {
+fn programs_of(linked: Linked, headers: Headers) {
     if !have_cc()
         || !can_mount()
         || !["musl-gcc", "busybox", "ldd", "setpriv"]
@@ -371,7 +387,7 @@ fn programs_of(linked: Linked) {
         .flat_map(|(driver, args)| [(driver, args, User::Root), (driver, args, User::Nobody)])
         .collect();
     let names: Vec<&str> = runs.iter().step_by(2).map(|(driver, ..)| *driver).collect();
-    let theatre = Theatre::new(linked, &names);
+    let theatre = Theatre::new(linked, headers, &names);
     let failures = in_parallel(&runs, |&(driver, args, user)| {
         let run = |side| {
             theatre
@@ -432,15 +448,26 @@ fn a_difference_is_shown_once_and_with_both_sides() {
 
 #[test]
 fn static_programs_execute_and_fail_as_natively() {
-    programs_of(Linked::Static);
+    programs_of(Linked::Static, Headers::Read);
 }
 
 #[test]
 fn dynamic_programs_execute_and_fail_as_natively() {
-    programs_of(Linked::Dynamic);
+    programs_of(Linked::Dynamic, Headers::Read);
 }
 
 #[test]
 fn programs_of_musl_execute_and_fail_as_natively() {
-    programs_of(Linked::Musl);
+    programs_of(Linked::Musl, Headers::Read);
+}
+
+/// Children of posix_spawn(3) have 5 KiB of stack there.
+#[test]
+fn programs_of_musl_execute_and_fail_so_from_flash_too() {
+    programs_of(Linked::Musl, Headers::Mapped);
+}
+
+#[test]
+fn dynamic_programs_execute_and_fail_so_from_flash_too() {
+    programs_of(Linked::Dynamic, Headers::Mapped);
 }

@@ -6,7 +6,7 @@
 use crate::image;
 use crate::session_record;
 use crate::sys::{self, Errno, Fd};
-use crate::wire::{File, IMAGE_MEM, IMAGE_NO_COW, Run, Session};
+use crate::wire::{File, IMAGE_FLASH, IMAGE_MEM, IMAGE_NO_COW, IMAGE_WHOLE, Run, Session};
 
 const PROT_WRITE: usize = 2;
 const MAP_TYPE: usize = 0xf;
@@ -89,6 +89,68 @@ pub fn close(direct: Option<Direct>) {
     {
         sys::close(image);
     }
+}
+
+/// The first page of a file, mapped from flash: the headers of a program are read there. read(2) would bring that page into
+/// the page cache of the view, where nothing else needs it.
+pub struct FirstPage(&'static [u8]);
+
+impl FirstPage {
+    /// Of a descriptor. Where it would be for nothing the image is not opened.
+    #[inline(never)]
+    pub fn of(fd: Fd) -> Option<Self> {
+        if !is_flash() {
+            return None;
+        }
+        let image = open(find(fd));
+        let page = Self::map(image);
+        close(image);
+        page
+    }
+
+    /// The same of a file that was found.
+    #[inline(never)]
+    pub fn map(direct: Option<Direct>) -> Option<Self> {
+        let (file, image) = direct.filter(|_| is_flash())?;
+        let run = runs(file).first().filter(|run| run.first_page == 0)?;
+        let session = session_record();
+        let page = session.page as usize;
+        let ask = [0, page, sys::PROT_READ, sys::MAP_PRIVATE];
+        // SAFETY: (1) nothing is replaced.
+        let at = unsafe { image::map(image, &session.image_map, ask, run.image_at.into()) }.ok()?;
+        // SAFETY: just mapped, as many bytes or more, which are the image's: nobody writes to them.
+        Some(Self(unsafe {
+            core::slice::from_raw_parts(at as *const u8, page.min(file.size as usize))
+        }))
+    }
+
+    /// What is in it: no more than the file has.
+    pub fn bytes(&self) -> &[u8] {
+        self.0
+    }
+}
+
+impl Drop for FirstPage {
+    fn drop(&mut self) {
+        // SAFETY: (1) who had the bytes had them from here.
+        let _ = unsafe { sys::munmap(self.0.as_ptr() as usize, session_record().page as usize) };
+    }
+}
+
+/// Copies what there is room for: how many bytes.
+pub fn copy(from: &[u8], room: &mut [u8]) -> usize {
+    let pairs = room.iter_mut().zip(from);
+    pairs.map(|(to, from)| *to = *from).count()
+}
+
+/// Is what is mapped of the image flash? Not where a page can only be mapped with all that is before it: that is no cheaper.
+fn is_flash() -> bool {
+    session_record().image_map.flags & (IMAGE_FLASH | IMAGE_WHOLE) == IMAGE_FLASH
+}
+
+/// Is data that nobody has written to flash too?
+pub fn data_is_flash() -> bool {
+    is_flash() && session_record().image_map.flags & IMAGE_NO_COW == 0
 }
 
 /// What mmap(2) is asked for.

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use crate::arch::{self, stub_base};
-use crate::direct::{self, Direct, Request};
+use crate::direct::{self, Direct, FirstPage, Request};
 use crate::error::{Name, OrFail, fail};
 use crate::mem;
 use crate::place::{self, Wanted};
@@ -102,12 +102,11 @@ impl Header {
         matches!(self.kind, ET_EXEC | ET_DYN)
     }
 
-    /// The program headers. `head` is what was read of the file's start: usually they are there.
-    pub fn phdrs<'a>(&self, head: &'a [u8], fd: Fd) -> Phdrs<'a> {
+    /// The program headers.
+    pub fn phdrs<'a>(&self, source: Source<'a>) -> Phdrs<'a> {
         Phdrs {
             phdr: Phdr::default(),
-            head,
-            fd,
+            source,
             at: self.phoff as u64,
             left: self.phnum,
             batch: [0; BATCH_BYTES],
@@ -117,18 +116,36 @@ impl Header {
     }
 
     /// Are all of them in the file, as far as its last one tells?
-    pub fn require_phdrs(&self, fd: Fd) -> Result<(), Errno> {
-        let mut last = [0; size_of::<Phdr>()];
-        let before = (usize::from(self.phnum) - 1) * size_of::<Phdr>();
-        match sys::pread(
-            fd,
-            &mut last,
-            (self.phoff as u64).wrapping_add(before as u64),
-        )? {
-            read if read == last.len() => Ok(()),
+    pub fn require_phdrs(&self, source: Source<'_>) -> Result<(), Errno> {
+        let before = (usize::from(self.phnum) - 1) * SIZE;
+        let last = (self.phoff as u64).wrapping_add(before as u64);
+        if source.in_head(last, SIZE).is_some() {
+            return Ok(());
+        }
+        match sys::pread(source.fd, &mut [0; SIZE], last)? {
+            SIZE => Ok(()),
             _ => Err(Errno::EIO),
         }
     }
+}
+
+/// Where a file's headers are read: what is known of its start, where they usually are, else its descriptor.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub head: &'a [u8],
+    pub fd: Fd,
+}
+
+impl<'a> Source<'a> {
+    /// `len` bytes at an offset, if they are known.
+    fn in_head(&self, at: u64, len: usize) -> Option<&'a [u8]> {
+        part(self.head, at, len)
+    }
+}
+
+/// `len` bytes at an offset, if there are so many.
+fn part(bytes: &[u8], at: u64, len: usize) -> Option<&[u8]> {
+    bytes.get(usize::try_from(at).ok()?..)?.get(..len)
 }
 
 const SIZE: usize = size_of::<Phdr>();
@@ -139,8 +156,7 @@ const BATCH_BYTES: usize = 4 * SIZE;
 pub struct Phdrs<'a> {
     /// The one that `next` has found.
     pub phdr: Phdr,
-    head: &'a [u8],
-    fd: Fd,
+    source: Source<'a>,
     /// The next one's offset in the file, and how many are left.
     at: u64,
     left: u16,
@@ -160,16 +176,13 @@ impl Phdrs<'_> {
         self.left = left;
         let at = self.at;
         self.at = at.wrapping_add(SIZE as u64);
-        let within = |bytes: &[u8], from: u64| -> Option<*const u8> {
-            let start = usize::try_from(at.wrapping_sub(from)).ok()?;
-            Some(bytes.get(start..)?.first_chunk::<SIZE>()?.as_ptr())
-        };
         let read = &self.batch[..self.batch_len];
-        let bytes = match within(self.head, 0).or_else(|| within(read, self.batch_at)) {
-            Some(bytes) => bytes,
+        let known = self.source.in_head(at, SIZE);
+        let bytes = match known.or_else(|| part(read, at.wrapping_sub(self.batch_at), SIZE)) {
+            Some(bytes) => bytes.as_ptr(),
             None => {
                 self.batch_at = at;
-                self.batch_len = sys::pread(self.fd, &mut self.batch, at)?;
+                self.batch_len = sys::pread(self.source.fd, &mut self.batch, at)?;
                 if self.batch_len < SIZE {
                     return Err(Errno::EIO);
                 }
@@ -224,9 +237,15 @@ pub struct Loaded {
 pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded {
     /// A header, and more program headers than most have.
     const START_BYTES: usize = 1024;
-    let mut head = Head([0; START_BYTES]);
-    let read = sys::pread(fd, &mut head.0, 0).or_fail("pread", &[]);
-    let head = &head.0[..read];
+    let mut room = Head([0; START_BYTES]);
+    let image = direct::open(direct::find(fd));
+    let read = match FirstPage::map(image) {
+        // It is gone before a place is looked for.
+        Some(first) => direct::copy(headers_of(first.bytes()), &mut room.0),
+        None => sys::pread(fd, &mut room.0, 0).or_fail("pread", &[]),
+    };
+    let head = &room.0[..read];
+    let source = Source { head, fd };
     let header = head.first_chunk().and_then(Header::of);
     let Some(header) = header.filter(|header| header.is_program()) else {
         fail("not an ELF program of this machine", &[], None)
@@ -253,19 +272,18 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
         let next = phdrs.next();
         next.or_fail("pread of the program headers", &[])
     };
-    let mut phdrs = header.phdrs(head, fd);
+    let mut phdrs = header.phdrs(source);
     while next(&mut phdrs) {
         loaded.survey(&phdrs.phdr, header.phoff, page);
     }
     loaded.find_place(sp, page, program);
-    let image = direct::open(direct::find(fd));
     // The first segment of a fixed program must not replace anything (load_elf_interp(): its interpreter may replace it);
     // later ones may lie on the last page of earlier ones.
     let mut how = match loaded.fixed && program.is_none() {
         true => sys::MAP_PRIVATE | sys::MAP_FIXED_NOREPLACE,
         false => sys::MAP_PRIVATE | sys::MAP_FIXED,
     };
-    let mut phdrs = header.phdrs(head, fd);
+    let mut phdrs = header.phdrs(source);
     while next(&mut phdrs) {
         let phdr = &phdrs.phdr;
         if phdr.kind != PT_LOAD || phdr.memsz == 0 {
@@ -285,6 +303,14 @@ pub fn load(fd: Fd, sp: usize, page: usize, program: Option<&Loaded>) -> Loaded 
     }
     direct::close(image);
     loaded
+}
+
+/// Of a file's first bytes those of its headers: flash may be slow.
+fn headers_of(bytes: &[u8]) -> &[u8] {
+    let header = bytes.first_chunk().and_then(Header::of);
+    let end = header.map(|header| header.phoff.checked_add(usize::from(header.phnum) * SIZE));
+    let end = end.flatten().unwrap_or(0).max(size_of::<Header>());
+    bytes.get(..end).unwrap_or(bytes)
 }
 
 impl Loaded {
@@ -401,20 +427,32 @@ impl Loaded {
 }
 
 /// The path that a `PT_INTERP` names, NUL included: its offset and length.
-pub fn read_interpreter<const N: usize>(
-    fd: Fd,
+pub fn read_interpreter<'a, const N: usize>(
+    source: Source<'_>,
     (at, len): (usize, usize),
-    room: &mut MaybeUninit<[u8; N]>,
-) -> Result<&[u8], Errno> {
+    room: &'a mut MaybeUninit<[u8; N]>,
+) -> Result<&'a [u8], Errno> {
     // load_elf_binary()
     if len < 2 || len > N {
         return Err(Errno::ENOEXEC);
     }
-    match sys::pread_into(fd, room, len, at as u64)? {
+    let at = at as u64;
+    let path = match source.in_head(at, len) {
+        Some(path) => fill(room, path),
+        None => sys::pread_into(source.fd, room, len, at)?,
+    };
+    match path {
         path if path.len() != len => Err(Errno::EIO),
         path if path.last() != Some(&0) => Err(Errno::ENOEXEC),
         path => Ok(path),
     }
+}
+
+/// Copies no more bytes than there is room for.
+fn fill<'a, const N: usize>(room: &'a mut MaybeUninit<[u8; N]>, from: &[u8]) -> &'a [u8] {
+    let room = room.write([0; N]);
+    let len = direct::copy(from, room);
+    &room[..len]
 }
 
 /// `PF_R`, `PF_W` and `PF_X` are `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` the other way round.
@@ -440,7 +478,17 @@ fn load_segment(mut ask: Request, image: Option<Direct>, phdr: &Phdr, page: usiz
         if phdr.memsz > phdr.filesz && phdr.flags & PF_W != 0 && len > 0 {
             let last_page = ask.offset + (ask.len - page) as u64;
             let file_end_at = ask.offset + (ask.len - len) as u64;
-            match is_zero(ask.fd, file_end_at, len) {
+            // Looking at the mapping is one page fault, and the first write to it another: it is read. But where it is flash
+            // read(2) takes a page of RAM.
+            let is_there = image.is_some_and(|(file, _)| last_page < file.size.into());
+            let tail = match is_there && direct::data_is_flash() {
+                // SAFETY: it was just mapped, and the file has that page.
+                true => Some(all_zero(unsafe {
+                    core::slice::from_raw_parts(file_end as *const u8, len)
+                })),
+                false => is_zero(ask.fd, file_end_at, len),
+            };
+            match tail {
                 // What is zero already stays clean, and costs no memory.
                 Some(true) => {}
                 // SAFETY: the page was just mapped, writable.
@@ -471,8 +519,11 @@ fn load_segment(mut ask: Request, image: Option<Direct>, phdr: &Phdr, page: usiz
     }
 }
 
-/// Are `len` bytes at an offset zero? `None` if those that there are are, and the file ends. They are read: looking at the
-/// mapping would be one page fault, and the first write to it another.
+fn all_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
+/// Are `len` bytes at an offset zero? `None` if those that there are are, and the file ends.
 #[inline(never)]
 fn is_zero(fd: Fd, mut at: u64, mut len: usize) -> Option<bool> {
     let mut some = [0; 256];
@@ -481,7 +532,7 @@ fn is_zero(fd: Fd, mut at: u64, mut len: usize) -> Option<bool> {
         let Ok(read) = sys::pread(fd, &mut some[..want], at) else {
             return Some(false);
         };
-        if some[..read].iter().any(|&byte| byte != 0) {
+        if !all_zero(&some[..read]) {
             return Some(false);
         }
         if read < want {

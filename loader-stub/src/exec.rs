@@ -8,7 +8,8 @@
 use core::mem::MaybeUninit;
 
 use crate::changed;
-use crate::elf::{self, Head, Header};
+use crate::direct::{self, FirstPage};
+use crate::elf::{self, Head, Header, Source};
 use crate::session_record;
 use crate::sigsys::set_action;
 use crate::stack::{c_str, c_str_nul};
@@ -168,9 +169,9 @@ struct Call {
 impl Call {
     /// Executes the target, which stays open.
     fn run(&mut self) -> Errno {
-        let interp = self.find_program();
-        let program = self.files[self.depth];
-        let opened = interp.and_then(|interp| open_interpreter_of(interp, program));
+        let program = self.find_program();
+        let fd = self.files[self.depth];
+        let opened = program.and_then(|(interp, first)| open_interpreter_of(interp, fd, first));
         let errno = match opened {
             Ok(interpreter) => {
                 self.interpreter = interpreter;
@@ -185,18 +186,28 @@ impl Call {
         errno
     }
 
-    /// Opens interpreters until one is no script: where in it the path of its `PT_INTERP` is.
+    /// Opens interpreters until one is no script: where in it the path of its `PT_INTERP` is, and its first page, if that is
+    /// in flash.
     #[inline(never)]
-    fn find_program(&mut self) -> Result<(usize, usize), Errno> {
-        let mut head = Head([0; HEAD_BYTES]);
+    fn find_program(&mut self) -> Result<((usize, usize), Option<FirstPage>), Errno> {
+        let mut room = Head([0; HEAD_BYTES]);
         loop {
             let fd = self.files[self.depth];
-            let (read, line) = read_script(fd, &mut head)?;
+            let first = FirstPage::of(fd);
+            let (read, line) = read_script(fd, first.as_ref(), &mut room)?;
             let Some(line) = line else {
-                let header = head.0.first_chunk().and_then(Header::of);
+                // The kernel's own buffer ends in zeroes too.
+                let (header, head) = match &first {
+                    Some(first) => (first.bytes().first_chunk(), first.bytes()),
+                    None => (room.0.first_chunk(), &room.0[..read]),
+                };
+                let header = header.and_then(Header::of);
                 let header = header.filter(|header| header.is_program());
-                return find_interpreter(header.ok_or(Errno::ENOEXEC)?, &head.0[..read], fd);
+                let header = header.ok_or(Errno::ENOEXEC)?;
+                return Ok((find_interpreter(header, Source { head, fd })?, first));
             };
+            // Nothing is mapped while others are waited for: a vfork child may be killed there.
+            drop(first);
             if self.path_is_inaccessible {
                 return Err(Errno::ENOENT);
             }
@@ -315,7 +326,8 @@ impl Call {
         let mut written = sys::write_vector(to, &[start])?;
         let mut head = Head([0; HEAD_BYTES]);
         for &script in self.files[..self.depth].iter().rev() {
-            let line = read_script(script, &mut head)?.1.ok_or(Errno::ETXTBSY)?;
+            let line = read_script(script, None, &mut head)?.1;
+            let line = line.ok_or(Errno::ETXTBSY)?;
             written += sys::write_vector(to, &line)?;
         }
         Ok(written + sys::write_vector(to, &self.path)?)
@@ -360,11 +372,20 @@ fn neighbours(params: Fd) -> Result<(Fd, Fd), Errno> {
     }
 }
 
-/// Reads what tells what a file is. A script's first line names the interpreter and at most one argument for it:
-/// binfmt_script.c load_script(). Both end with NUL; no argument has no bytes. Also how many bytes were read.
-fn read_script(fd: Fd, head: &mut Head<HEAD_BYTES>) -> Result<(usize, Option<[IoVec; 2]>), Errno> {
+/// Reads what tells what a file is, unless its first page is there. A script's first line names the interpreter and at most
+/// one argument for it: binfmt_script.c load_script(). Both end with NUL; no argument has no bytes. Also how many bytes were
+/// read.
+fn read_script(
+    fd: Fd,
+    first: Option<&FirstPage>,
+    head: &mut Head<HEAD_BYTES>,
+) -> Result<(usize, Option<[IoVec; 2]>), Errno> {
     head.0 = [0; HEAD_BYTES];
-    let read = sys::pread(fd, &mut head.0, 0)?;
+    let read = match first {
+        Some(first) if !first.bytes().starts_with(b"#!") => return Ok((0, None)),
+        Some(first) => direct::copy(first.bytes(), &mut head.0),
+        None => sys::pread(fd, &mut head.0, 0)?,
+    };
     if head.0[..2] != *b"#!" {
         return Ok((read, None));
     }
@@ -412,31 +433,39 @@ fn parse_script(head: &mut [u8; HEAD_BYTES]) -> Option<(usize, Option<usize>)> {
 
 /// Where in a program its interpreter's path is, and how long: 0 without one.
 #[inline(never)]
-fn find_interpreter(header: &Header, head: &[u8], fd: Fd) -> Result<(usize, usize), Errno> {
+fn find_interpreter(header: &Header, source: Source<'_>) -> Result<(usize, usize), Errno> {
     let mut interp = (0, 0);
-    let mut phdrs = header.phdrs(head, fd);
+    let mut phdrs = header.phdrs(source);
     while interp.1 == 0 && phdrs.next().or(Err(Errno::ENOEXEC))? {
         if phdrs.phdr.kind == elf::PT_INTERP {
             interp = phdrs.phdr.interp();
         }
     }
-    header.require_phdrs(fd).or(Err(Errno::ENOEXEC))?;
+    header.require_phdrs(source).or(Err(Errno::ENOEXEC))?;
     Ok(interp)
 }
 
 /// Opens a program's interpreter, if it has one. Of a missing or broken one the caller is to hear: once the stub runs it
 /// would be too late.
 #[inline(never)]
-fn open_interpreter_of(interp: (usize, usize), fd: Fd) -> Result<Option<Fd>, Errno> {
+fn open_interpreter_of(
+    interp: (usize, usize),
+    fd: Fd,
+    first: Option<FirstPage>,
+) -> Result<Option<Fd>, Errno> {
     /// Longer paths have no room on the handler's stack, which may be small.
     const USUAL_PATH_MAX: usize = 256;
     const MAP_SHARED: usize = 1;
+    let head = first.as_ref().map_or(&[][..], FirstPage::bytes);
+    let source = Source { head, fd };
     if interp.1 <= USUAL_PATH_MAX {
         let mut room = MaybeUninit::<[u8; USUAL_PATH_MAX]>::uninit();
-        return match interp.1 {
-            0 => Ok(None),
-            _ => judge_interpreter(elf::read_interpreter(fd, interp, &mut room)?),
-        };
+        if interp.1 == 0 {
+            return Ok(None);
+        }
+        let path = elf::read_interpreter(source, interp, &mut room)?;
+        drop(first);
+        return judge_interpreter(path);
     }
     // Shared memory is not the program's data: RLIMIT_DATA.
     let flags = MAP_SHARED | sys::MAP_ANONYMOUS;
@@ -444,7 +473,7 @@ fn open_interpreter_of(interp: (usize, usize), fd: Fd) -> Result<Option<Fd>, Err
     let at = unsafe { sys::mmap(0, elf::PATH_MAX, 3, flags, None, 0) }?;
     // SAFETY: just mapped, and nobody else's; any bytes will do.
     let room = unsafe { &mut *(at as *mut MaybeUninit<[u8; elf::PATH_MAX]>) };
-    let judged = elf::read_interpreter(fd, interp, room).and_then(judge_interpreter);
+    let judged = elf::read_interpreter(source, interp, room).and_then(judge_interpreter);
     // SAFETY: (1) nobody uses it any more.
     let _ = unsafe { sys::munmap(at, elf::PATH_MAX) };
     judged
@@ -453,20 +482,25 @@ fn open_interpreter_of(interp: (usize, usize), fd: Fd) -> Result<Option<Fd>, Err
 /// Opens an interpreter, and reads its header.
 fn judge_interpreter(path: &[u8]) -> Result<Option<Fd>, Errno> {
     let interpreter = open_interpreter(path)?;
-    let mut head = Head([0; size_of::<Header>()]);
-    let judged = match sys::pread(interpreter, &mut head.0, 0) {
-        Ok(read) if read < head.0.len() => Err(Errno::EIO),
-        Ok(_) => match Header::of(&head.0) {
-            Some(header) => header.require_phdrs(interpreter).or(Err(Errno::ELIBBAD)),
-            None => Err(Errno::ELIBBAD),
-        },
-        Err(errno) => Err(errno),
-    };
-    match judged {
-        Ok(()) => Ok(Some(interpreter)),
-        Err(errno) => {
-            sys::close(interpreter);
-            Err(errno)
+    let judged = judge(interpreter);
+    judged.inspect_err(|_| sys::close(interpreter))?;
+    Ok(Some(interpreter))
+}
+
+/// Is that an interpreter? By its header.
+#[inline(never)]
+fn judge(fd: Fd) -> Result<(), Errno> {
+    let mut room = Head([0; size_of::<Header>()]);
+    let first = FirstPage::of(fd);
+    let head = match &first {
+        Some(first) => first.bytes(),
+        None => {
+            let read = sys::pread(fd, &mut room.0, 0)?;
+            &room.0[..read]
         }
-    }
+    };
+    let whole = head.first_chunk().ok_or(Errno::EIO)?;
+    let header = Header::of(whole).ok_or(Errno::ELIBBAD)?;
+    let source = Source { head, fd };
+    header.require_phdrs(source).or(Err(Errno::ELIBBAD))
 }

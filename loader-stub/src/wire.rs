@@ -55,6 +55,8 @@ pub const IMAGE_WHOLE: u64 = 4;
 pub const IMAGE_NO_COW: u64 = 8;
 /// It is /dev/mem, as a rule to be found by that name.
 pub const IMAGE_MEM: u64 = 16;
+/// It is memory-mapped flash, a device's or a DAX file's: what is mapped of it takes no RAM.
+pub const IMAGE_FLASH: u64 = 32;
 /// See [`IMAGE_NO_COW`]: how many bits above.
 pub const IMAGE_NO_COW_WHY: u32 = 8;
 

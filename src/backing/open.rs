@@ -348,6 +348,11 @@ impl Backing {
         rustix::fs::statx(&self.file, "", flags, StatxFlags::empty())
             .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::DAX))
     }
+
+    /// Does what is mapped of it take no RAM? A device's memory, or a DAX file.
+    pub fn is_flash(&self) -> bool {
+        self.kind.is_device() || self.is_dax_file()
+    }
 }
 
 /// Where the image is in what was opened.

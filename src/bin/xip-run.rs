@@ -450,6 +450,7 @@ fn launch(args: Args) -> Result<()> {
             .as_deref()
             .map(|path| open_trace(path, page).map(Arc::new))
             .transpose()?,
+        sparing: backing.is_flash() && !args.copy_text,
     };
     let mut lost = Lost::default();
     match view::raise(&image, backing.as_fd(), &view_options) {

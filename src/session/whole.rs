@@ -116,29 +116,32 @@ impl ImageDescriptor {
 /// What is wrong, with what stands in the way: the stub could only give a number.
 pub fn require_program(path: &[u8], plan: Result<LaunchPlan>) -> Result<()> {
     // The plan knows best what is wrong with a program of the image; of others it knows nothing.
-    if let Err(err) = plan
-        && !is_script_or_elsewhere(path)
-    {
-        return Err(err);
+    match plan {
+        _ if is_elsewhere(path) => {}
+        // So it is no script. To read it here would bring its first page into the view's page cache.
+        Ok(_) => return access::require_executable_here(path),
+        Err(err) if !is_script(path) => return Err(err),
+        Err(_) => {}
     }
     access::require_executable_here(path)?;
     require_interpreter(path)
 }
 
-/// Is the file at a path, in the root directory that the caller has by now, a script, or no file of the image?
-fn is_script_or_elsewhere(path: &[u8]) -> bool {
+/// Is the file at a path, in the root directory that the caller has by now, no file of the image?
+fn is_elsewhere(path: &[u8]) -> bool {
     let dev_of_view = rustix::fs::stat("/").map(|stat| stat.st_dev);
     match rustix::fs::stat(path).map(|stat| stat.st_dev) {
         // Who may not see it is not told where it is either.
         Err(err) => err == rustix::io::Errno::ACCESS,
-        dev if dev != dev_of_view => true,
-        _ => {
-            let mut head = [0; 2];
-            File::open(OsStr::from_bytes(path))
-                .and_then(|file| file.read_exact_at(&mut head, 0))
-                .is_ok_and(|()| head == *b"#!")
-        }
+        dev => dev != dev_of_view,
     }
+}
+
+fn is_script(path: &[u8]) -> bool {
+    let mut head = [0; 2];
+    File::open(OsStr::from_bytes(path))
+        .and_then(|file| file.read_exact_at(&mut head, 0))
+        .is_ok_and(|()| head == *b"#!")
 }
 
 /// The interpreter of a script that is the session's first program must be there: the stub could only say that something

@@ -41,6 +41,8 @@ pub struct ViewOptions {
     pub existing: Option<PathBuf>,
     /// Where to add which pages the session touches: everything must come from the view for that.
     pub trace: Option<Arc<File>>,
+    /// Programs run from flash, so what they touch of the view is little: no more than that is brought into RAM.
+    pub sparing: bool,
 }
 
 /// What the server calls itself (prctl(2) `PR_SET_NAME`).
@@ -122,7 +124,7 @@ pub fn raise(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> 
             rustix::mount::mount_bind_recursive(&path, "/")
                 .map_err(|err| refused(format!("bind {} over /", path.display()), err))?;
         }
-        None => mount_image(image, image_fd, options.trace.as_deref())?,
+        None => mount_image(image, image_fd, options)?,
     }
     // After the server has gone its way: what this leaves in memory is not the server's.
     let mut binds = host_directories(image);
@@ -234,12 +236,12 @@ pub(super) fn open_fuse() -> Result<OwnedFd> {
 }
 
 /// Starts the server, enters the mount namespace and mounts the image over `/`.
-fn mount_image(image: &Image, image_fd: BorrowedFd<'_>, trace: Option<&File>) -> Result<()> {
+fn mount_image(image: &Image, image_fd: BorrowedFd<'_>, options: &ViewOptions) -> Result<()> {
     let device = open_fuse()?;
     // Both ends stay open here until the byte is written, so that no SIGPIPE can come.
     let (wait, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(|err| failed("pipe", err))?;
-    let server = start_server(image, image_fd, &device, &wait, trace)?;
+    let server = start_server(image, image_fd, &device, &wait, options)?;
 
     enter_mount_namespace()?;
     let source = format!("{SERVER_NAME}:{server}");
@@ -273,8 +275,9 @@ fn start_server(
     image_fd: BorrowedFd<'_>,
     device: &OwnedFd,
     wait: &OwnedFd,
-    trace: Option<&File>,
+    options: &ViewOptions,
 ) -> Result<u32> {
+    let trace = options.trace.as_deref();
     let mut keep = vec![image_fd, device.as_fd(), wait.as_fd()];
     keep.extend(trace.map(File::as_fd));
     sys::run_detached(&keep, || {
@@ -290,11 +293,12 @@ fn start_server(
             // Whatever it is, there is nobody to tell, and the kernel tells the session: ENOTCONN.
             sys::retire_arena();
             let mut server = Server::new(image.clone());
-            let page = PageSize::of_running_kernel()
-                .ok()
-                .filter(|_| trace.is_some());
-            if let Some(page) = page {
-                server = server.recording(page);
+            if let Ok(page) = PageSize::of_running_kernel() {
+                server = match trace {
+                    Some(_) => server.recording(page),
+                    None if options.sparing => server.sparing(page),
+                    None => server,
+                };
             }
             let _ = server.serve(device);
             if let (Some(touched), Some(Ok(mut file))) =

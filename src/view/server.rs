@@ -28,8 +28,8 @@ use crate::units::{BLOCK_BYTES, ImageOffset, PageSize};
 /// Longest answer to a READ or READDIR, bytes; the mount option `max_read` keeps the kernel below it.
 pub const MAX_READ_BYTES: u32 = 128 * 1024;
 /// How far the kernel reads ahead, bytes. Where a page is touched through a mapping it reads that much *around* it: with the
-/// 128 KiB that it would, a program's first start brings sixteen pages of its text before .data into RAM, where it runs from
-/// flash.
+/// 128 KiB that it would, a program's first start brings sixteen pages of its text before .data into RAM, where that runs from
+/// the image's own page cache.
 const READAHEAD_BYTES: u32 = 16 * 1024;
 /// Room for a request, bytes: `FUSE_MIN_READ_BUFFER`, and no request here carries data.
 const REQUEST_BYTES: usize = 8192;
@@ -75,8 +75,10 @@ impl Server {
         }
     }
 
-    /// The same, but only pages that are touched come into RAM, as from the kernel's own cramfs in flash (`mtd_bdi`). Each is a
-    /// request; but read(2) of more than one still brings all of them at once, which it would not without any readahead.
+    /// The same for a board, whose RAM counts more than the time of a request: only pages that are touched come into RAM, as
+    /// from the kernel's own cramfs in flash (`mtd_bdi`), and each is a request; but read(2) of more than one still brings all
+    /// of them at once, which it would not without any readahead. (Links take a page each. To ask for them whenever they are
+    /// followed would add 40 % to the start of a program that is named by one: measured, x86_64.)
     pub fn sparing(self, page: PageSize) -> Self {
         Self {
             readahead_bytes: page.bytes() as u32,

@@ -40,10 +40,12 @@ fn every_rig_is_a_test() {
 
 #[track_caller]
 fn boots(name: &str) {
-    let Some(Ground { rig, programs, dir }) = Ground::new(name) else {
+    let Some(ground) = Ground::new(name) else {
         return;
     };
-    let system = system::make(&rig, &cache(), &programs, dir.path());
+    let cached = ground.helper("cached");
+    let Ground { rig, programs, dir } = ground;
+    let system = system::make(&rig, &cache(), &programs, &cached, dir.path());
     let outcome = machine::boot(&rig, &system, dir.path(), &log(name));
     if !outcome.faults.is_empty() {
         panic!("{}\n{name}: {}\n", outcome.log, outcome.faults.join("\n"));

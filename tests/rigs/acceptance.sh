@@ -87,12 +87,13 @@ in_place() {
     # shellcheck disable=SC2086
     $as /rig/xip-run $named $options "$@" &
     pid=$!
-    # It is there once it sleeps.
+    # It is there once it has its name.
     for try in 0 1 2 3 4 5 6 7 8 9; do
-        [ "$(cat /proc/$pid/comm)" = sleep ] && break
+        case $(cat /proc/$pid/comm) in busybox | sleep) break ;; esac
         sleep 0.3
     done
     sleep 0.3
+    /rig/cached "/proc/$pid/root$1" >/tmp/cached 2>&1 || echo "cached: status $?" >>/tmp/cached
     /rig/xip-mem $pid >/tmp/mem 2>&1
     status=$?
     cat /proc/$pid/maps >/tmp/maps
@@ -100,6 +101,8 @@ in_place() {
     wait $pid
     cat /tmp/mem /tmp/maps
     [ $status = 0 ] || return 1
+    # A user's view is the user's only.
+    case $options:$class:$as in :flash:) keeps_out_of_cache "$least" || return 1 ;; esac
     # xip-mem says more of tmpfs: that it is RAM.
     kib=$(sed -n "s/^in place, ${class/-/ }[^:]*: mapped *\([0-9]*\) KiB/\1/p" /tmp/mem)
     echo "says: $kib KiB"
@@ -112,6 +115,16 @@ in_place() {
     case $data in
     copy-on-write) grep -qxF "$backing" /tmp/data ;;
     descriptor) ! grep -xF "$backing" /tmp/data ;;
+    esac
+}
+
+# keeps_out_of_cache KIB: of the program in a session, so much of which is in place, no page is in RAM for having been read;
+# but where data is not copied on write from the flash, some of that is: at the end, nine tenths of KIB are before it.
+keeps_out_of_cache() {
+    sed 's/^/in the page cache: KiB /' /tmp/cached
+    case $data in
+    copy-on-write) ! grep -q . /tmp/cached ;;
+    descriptor) [ -s /tmp/cached ] && awk -v least="$1" '$1 * 10 < least * 9 { found = 1 } END { exit found }' /tmp/cached ;;
     esac
 }
 
@@ -186,8 +199,8 @@ accept() {
     check "a session, dynamic" same "$all" /bin/dash -c 'echo $((6 * 7))'
     check "a session, dynamic, pipes" same "$all" /bin/bash /rig/pipes.bash
     check "a session, /proc/self/exe" same "$all" /bin/busybox readlink /proc/self/exe
-    check "a session, 60 children" same "$all" /bin/busybox sh /rig/children.sh
-    check "a session, 60 dynamic children" same "$all" /bin/dash /rig/children.sh dynamic
+    check "a session, 30 children" same "$all" /bin/busybox sh /rig/children.sh
+    check "a session, 30 dynamic children" same "$all" /bin/dash /rig/children.sh dynamic
     check "in place, a session" in_place $busybox_kib "$all" /bin/busybox sleep 100
     check "in place, a dynamic program" in_place $sleep_kib "$all" /usr/bin/sleep 100
     check "pinned, or why not" pinned

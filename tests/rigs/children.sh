@@ -1,11 +1,11 @@
-# Sixty programs, one after the other and then several at once.
+# Thirty programs, one after the other and then several at once.
 true=/bin/true
 [ "$1" != dynamic ] || true=/usr/bin/true
 number=0
-while [ $number -lt 40 ]; do
+while [ $number -lt 20 ]; do
     $true || exit 1
     number=$((number + 1))
 done
-for each in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do $true & done
+for each in 1 2 3 4 5 6 7 8 9 10; do $true & done
 wait
-echo "$number and 20"
+echo "$number and 10"

@@ -46,8 +46,9 @@ pub struct System {
     pub image: PathBuf,
 }
 
-/// Makes them. `cache` has what tests/rigs/fetch has fetched, `programs` xip-run and the others for this architecture.
-pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
+/// Makes them. `cache` has what tests/rigs/fetch has fetched, `programs` xip-run and the others for this architecture, and
+/// `cached` is tests/rigs/cached.rs for it.
+pub fn make(rig: &Rig, cache: &Path, programs: &Path, cached: &Path, dir: &Path) -> System {
     let image_root = dir.join("image");
     plant(&cache.join("userland").join(rig.arch.debian), &image_root);
     for name in EMPTY {
@@ -68,6 +69,7 @@ pub fn make(rig: &Rig, cache: &Path, programs: &Path, dir: &Path) -> System {
     for name in ["xip-run", "xip-mem", "xip-image"] {
         copy(&programs.join(name), &root.join("rig").join(name));
     }
+    copy(cached, &root.join("rig/cached"));
     for name in [
         "acceptance.sh",
         "children.sh",
