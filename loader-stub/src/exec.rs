@@ -473,7 +473,10 @@ fn open_interpreter_of(
     let at = unsafe { sys::mmap(0, elf::PATH_MAX, 3, flags, None, 0) }?;
     // SAFETY: just mapped, and nobody else's; any bytes will do.
     let room = unsafe { &mut *(at as *mut MaybeUninit<[u8; elf::PATH_MAX]>) };
-    let judged = elf::read_interpreter(source, interp, room).and_then(judge_interpreter);
+    let judged = elf::read_interpreter(source, interp, room).and_then(|path| {
+        drop(first);
+        judge_interpreter(path)
+    });
     // SAFETY: (1) nobody uses it any more.
     let _ = unsafe { sys::munmap(at, elf::PATH_MAX) };
     judged

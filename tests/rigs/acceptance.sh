@@ -93,7 +93,10 @@ in_place() {
         sleep 0.3
     done
     sleep 0.3
-    /rig/cached "/proc/$pid/root$1" >/tmp/cached 2>&1 || echo "cached: status $?" >>/tmp/cached
+    cached "/proc/$pid/root$1" >/tmp/cached
+    for linker in /proc/$pid/root/lib/ld-linux* /proc/$pid/root/lib64/ld-linux*; do
+        [ ! -e "$linker" ] || cached "$linker"
+    done >/tmp/cached-linker
     /rig/xip-mem $pid >/tmp/mem 2>&1
     status=$?
     cat /proc/$pid/maps >/tmp/maps
@@ -118,10 +121,15 @@ in_place() {
     esac
 }
 
+# cached FILE: which of its pages are in the page cache, where they begin, KiB.
+cached() { /rig/cached "$1" 2>&1 || echo "cached: status $?"; }
+
 # keeps_out_of_cache KIB: of the program in a session, so much of which is in place, no page is in RAM for having been read;
 # but where data is not copied on write from the flash, some of that is: at the end, nine tenths of KIB are before it.
 keeps_out_of_cache() {
     sed 's/^/in the page cache: KiB /' /tmp/cached
+    # Nor are the headers of the dynamic linker.
+    grep -x -e 0 -e 'cached: .*' /tmp/cached-linker && return 1
     case $data in
     copy-on-write) ! grep -q . /tmp/cached ;;
     descriptor) [ -s /tmp/cached ] && awk -v least="$1" '$1 * 10 < least * 9 { found = 1 } END { exit found }' /tmp/cached ;;
