@@ -16,33 +16,12 @@ const NEVER_BLOCKED: &str =
 const NEEDS_A_STACK: &str = "the handler runs on the alternate stack, if a program has one";
 const NO_PAGES: &str = "physical memory that is mapped has no pages that the kernel could give up, hold on to or count";
 
-/// Only where they are: [`frames_are_large`].
 const LARGE_FRAMES: &str =
     "a trapped call needs room for a signal frame, which is more than 2 KiB on this processor";
 
-/// Has a signal frame on this machine more than 2 KiB, by `AT_MINSIGSTKSZ`? So it is with protection keys or AVX-512: a
-/// stack that is as small as x86_64's kernel, or musl, lets it be has no room for one.
-fn frames_are_large() -> bool {
-    const AT_MINSIGSTKSZ: usize = 51;
-    let auxv = std::fs::read("/proc/self/auxv").unwrap_or_default();
-    let (words, _) = auxv.as_chunks::<{ size_of::<usize>() }>();
-    let words: Vec<usize> = words.iter().copied().map(usize::from_ne_bytes).collect();
-    words
-        .chunks(2)
-        .any(|pair| matches!(pair, [AT_MINSIGSTKSZ, bytes] if *bytes > 2048))
-}
-
-/// Those of this machine.
-pub(crate) fn limits() -> impl Iterator<Item = &'static Limit> {
-    let large = frames_are_large();
-    LIMITS
-        .iter()
-        .filter(move |limit| large || limit.why != LARGE_FRAMES)
-}
-
-const LIMITS: [Limit; 19] = [
+pub(crate) const LIMITS: [Limit; 19] = [
     Limit {
-        probe: "stacks",
+        probe: "stacks, large frames",
         why: LARGE_FRAMES,
         scenarios: &[
             ("alternate stack of the least size", Some("nothing")),
@@ -51,7 +30,7 @@ const LIMITS: [Limit; 19] = [
     },
     // With musl, whose threads may have 2 KiB.
     Limit {
-        probe: "processes",
+        probe: "processes, large frames",
         why: LARGE_FRAMES,
         scenarios: &[("threads", Some("nothing")), ("threads, its end", None)],
     },

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::session_limits::limits;
+use super::session_limits::LIMITS;
 
 /// The text with SIGSYS taken out of every signal set (16 hexadecimal digits): a session never lets it be blocked, for a
 /// trap would kill the process then, and does not pretend that it is.
@@ -72,7 +72,7 @@ pub(crate) fn differences(probe: &str, native: &str, session: &str) -> (Vec<Stri
 pub(crate) fn limits_of(
     probe: &str,
 ) -> impl Iterator<Item = (Named, Option<&'static str>, &'static str)> {
-    let limits = limits().filter(move |limit| limit.probe == probe);
+    let limits = LIMITS.iter().filter(move |limit| limit.probe == probe);
     limits.flat_map(|limit| {
         let scenarios = limit.scenarios.iter();
         scenarios.map(|(named, instead)| (*named, *instead, limit.why))
